@@ -1,0 +1,191 @@
+"""Bring films into data/raw/<CLASS>/, index every one of them, and bring the pretrained weights."""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from lib import backbones, cli, console, cpu, datasets, durable, settings
+from lib.cli import Flag
+from lib.datasets import FoundFilm
+from lib.errors import DONE, SOME_INPUTS_UNUSABLE, UnreadableFilmError
+from lib.manifest import FilmRecord, read_manifest, write_rows
+from lib.parallel import map_ordered
+from lib.radiograph import Measurements, measure
+
+
+def ingest(
+    *,
+    dataset: Annotated[str, settings.DATASET] = settings.DATASET.default,
+    classes: Annotated[
+        tuple[str, ...], Flag("folder names to take as classes, comma-separated; none takes what is there", placeholder="A,B,…")
+    ] = (),
+    phantom_films: Annotated[int, Flag("how many films to draw for --dataset phantom", at_least=30)] = 360,
+    backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
+    weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
+    data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
+    seed: Annotated[int, settings.SEED] = settings.SEED.default,
+    cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
+    workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
+) -> int:
+    """Bring films into data/raw/<CLASS>/ and the backbone's ImageNet weights into data/cache/weights/.
+
+    train, val and test folders of the source are merged: the split job draws its own. All classes are found or
+    nothing is touched; the old data/raw stays until the new one is whole; a second run copies only what is missing.
+    Every file is hashed, decoded and measured in data/raw/manifest.csv; an unreadable one is a row with its problem,
+    and the job ends with exit code 3. No later job needs a network.
+
+    Examples:
+        python -m jobs.ingest --dataset phantom --backbone efficientnet_lite0
+        python -m jobs.ingest --dataset folder:/srv/films
+        python -m jobs.ingest --dataset kaggle:muhammadrehan00/chest-xray-dataset/versions/1
+        python -m jobs.ingest --dataset folder:/srv/films --backbone resnet18 --weights resnet18-f37072fd.pth
+    """
+    threads = workers or cpu.usable_cores(cpus)
+    with durable.lock(data_dir, "the data folder"):
+        raw = data_dir / "raw"
+        durable.recover_folder(raw)
+        source = datasets.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
+        found, outside = datasets.scan(source, classes)
+        if outside:
+            console.warn(f"{len(outside)} files lie outside any class folder and are left out, the first: {outside[0]}")
+        backbones.bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
+
+        known = {record.origin: record for record in read_manifest(data_dir)} if (raw / "manifest.csv").exists() else {}
+        names = _names(found, known)
+        unchanged = {film.origin for film in found if _is_unchanged(film, raw, known.get(film.origin))}
+        missing = [film for film in found if film.origin not in unchanged]
+        durable.require_room(data_dir, datasets.free_space_for(source, missing, data_dir), "copying the films")
+
+        staging = data_dir / f".raw{durable.PARTIAL}"
+        _stage(found, names, unchanged, raw, staging, source.may_link)
+        index = partial(_index, staging=staging, names=names, known=known, unchanged=unchanged)
+        records = list(console.track(map_ordered(index, found, threads), "measuring films", len(found)))
+        records.sort(key=lambda record: record.path)
+        if list(known.values()) == records:
+            shutil.rmtree(staging)
+            console.say(f"{raw} already holds these {len(records)} films; nothing was copied.")
+        else:
+            write_rows(staging / "manifest.csv", records, FilmRecord)
+            durable.write_json(
+                staging / "source.json",
+                {"dataset": source.dataset.name, "description": source.description, "citation": source.dataset.citation},
+            )
+            durable.swap_folder(staging, raw)
+            console.say(f"{raw}: {len(missing)} films copied, {len(unchanged)} were there.")
+    return _report(records)
+
+
+def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str, str]:
+    """Origin → path below data/raw. A name already taken in its class gets a suffix drawn from the origin.
+
+    Names given by an earlier ingest are kept, so that adding films renames none.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    returning = [film for film in found if film.origin in known and known[film.origin].label == film.label]
+    for film in returning:
+        names[film.origin] = known[film.origin].path
+        taken.add(names[film.origin].casefold())  # some file systems do not tell a.png from A.png
+    for film in found:
+        if film.origin in names:
+            continue
+        file = PurePosixPath(film.origin).name
+        path = f"{film.label}/{file}"
+        if path.casefold() in taken:
+            digest = hashlib.sha256(film.origin.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+            path = f"{film.label}/{PurePosixPath(file).stem}~{digest}{PurePosixPath(file).suffix}"
+        names[film.origin] = path
+        taken.add(path.casefold())
+    return names
+
+
+def _is_unchanged(film: FoundFilm, raw: Path, record: FilmRecord | None) -> bool:
+    """Same label, size and modification time as the copy that an earlier ingest made and measured."""
+    if record is None or record.label != film.label:
+        return False
+    return _same_file(film.path, raw / record.path)
+
+
+def _same_file(source: Path, copy: Path) -> bool:
+    try:
+        original, copied = source.stat(), copy.stat()
+    except OSError:
+        return False
+    return (original.st_size, original.st_mtime_ns) == (copied.st_size, copied.st_mtime_ns)
+
+
+def _stage(
+    found: Sequence[FoundFilm], names: dict[str, str], unchanged: set[str], raw: Path, staging: Path, may_link: bool
+) -> None:
+    """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished."""
+    wanted = set(names.values())
+    for path in [path for path in staging.rglob("*") if path.is_file()]:
+        if path.relative_to(staging).as_posix() not in wanted:
+            path.unlink()
+    for film in console.track(found, "copying films", len(found)):
+        target = staging / names[film.origin]
+        if _same_file(film.path, target):
+            continue
+        target.unlink(missing_ok=True)
+        if film.origin in unchanged:
+            durable.link_or_copy(raw / names[film.origin], target)
+        elif may_link:
+            durable.link_or_copy(film.path.resolve(), target)
+        else:
+            durable.copy_file(film.path, target)
+
+
+def _index(
+    film: FoundFilm, staging: Path, names: dict[str, str], known: dict[str, FilmRecord], unchanged: set[str]
+) -> FilmRecord:
+    if film.origin in unchanged:
+        return known[film.origin]
+    copy = staging / names[film.origin]
+    measured, problem = Measurements(0, 0, "", ""), ""
+    try:
+        measured = measure(copy)
+    except UnreadableFilmError as error:
+        problem = str(error)
+    collection, patient = datasets.source_and_patient(PurePosixPath(film.origin).name)
+    return FilmRecord(
+        path=names[film.origin],
+        label=film.label,
+        sha256=durable.sha256_of(copy),
+        dhash=measured.dhash,
+        width=measured.width,
+        height=measured.height,
+        mode=measured.mode,
+        bytes=copy.stat().st_size,
+        source=collection,
+        patient=patient,
+        status="unreadable" if problem else "ok",
+        problem=problem,
+        origin=film.origin,
+    )
+
+
+def _report(records: Sequence[FilmRecord]) -> int:
+    classes = sorted({record.label for record in records})
+    collections = Counter((record.source or "unknown", record.label) for record in records)
+    rows = [
+        (source, *(collections.get((source, label), 0) for label in classes)) for source in sorted({s for s, _ in collections})
+    ]
+    console.table("films by collection", ("collection", *classes), [*rows, ("all", *_totals(rows, len(classes)))])
+    unreadable = [record for record in records if record.problem]
+    for record in unreadable[:10]:
+        console.warn(f"{record.path}: {record.problem}")
+    if unreadable:
+        console.warn(f"{len(unreadable)} of {len(records)} films cannot be read; the manifest says why, split leaves them out.")
+    return SOME_INPUTS_UNUSABLE if unreadable else DONE
+
+
+def _totals(rows: Sequence[tuple[object, ...]], classes: int) -> list[int]:
+    return [sum(int(str(row[column + 1])) for row in rows) for column in range(classes)]
+
+
+if __name__ == "__main__":
+    cli.run(ingest)

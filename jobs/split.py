@@ -1,0 +1,143 @@
+"""Deal the films of data/raw to train, val and test, patients and duplicates whole."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from lib import cli, console, durable, settings, splitting
+from lib.cli import Flag
+from lib.datasets import DATASETS, FOLDER
+from lib.errors import DONE, JobError, UsageError
+from lib.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
+from lib.splitting import SPLITS, Contradiction
+
+
+def split(
+    *,
+    val_fraction: Annotated[float, Flag("share of each class that chooses the best epoch", above=0, below=1)] = 0.1,
+    test_fraction: Annotated[float, Flag("share of each class that is scored once, at the end", above=0, below=1)] = 0.1,
+    on_contradiction: Annotated[
+        str,
+        Flag("what to do with the same bytes under two labels; auto is the dataset's own rule", placeholder="auto|keep:CLASS|drop|fail"),
+    ] = "auto",
+    group_by: Annotated[
+        str,
+        Flag("how to tell a patient from a path: known collections, not at all, or a regex", placeholder="auto|none|REGEX"),
+    ] = "auto",
+    data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
+    seed: Annotated[int, settings.SEED] = settings.SEED.default,
+) -> int:
+    """Deal the films to data/train|val|test/<CLASS>/ (hard links, ImageFolder layout) and write data/split.csv.
+
+    Films of one patient, identical bytes and near-duplicates stay on one side; the classes are balanced across the
+    sides. A contradiction, the same bytes under two labels, is settled by --on_contradiction. The folders are swapped
+    when the new split is whole: no file of an earlier one survives.
+
+    Examples:
+        python -m jobs.split
+        python -m jobs.split --val_fraction 0.15 --test_fraction 0.15 --seed 7
+        python -m jobs.split --on_contradiction drop --group_by '(patient\\d+)_'
+    """
+    if val_fraction + test_fraction >= 1:
+        raise UsageError(f"--val_fraction {val_fraction} and --test_fraction {test_fraction} leave nothing to train on.")
+    with durable.lock(data_dir, "the data folder"):
+        durable.recover_folder(data_dir / "raw")
+        records = read_manifest(data_dir)
+        readable = [record for record in records if record.status == "ok"]
+        if not readable:
+            raise JobError(f"no film in {data_dir / 'raw'} can be read; run the ingest job again.")
+        contradictions = splitting.find_contradictions(readable)
+        policy = _policy(on_contradiction, data_dir)
+        splitting.check_policy(policy, sorted({record.label for record in readable}))
+        excluded = splitting.apply_policy(contradictions, policy)
+        excluded |= {record.path: f"unreadable: {record.problem}" for record in records if record.status != "ok"}
+
+        persons = splitting.patients(readable, group_by)
+        group_of = dict(zip((film.path for film in readable), splitting.group_films(readable, persons), strict=True))
+        used = [film for film in readable if film.path not in excluded]
+        dealt = splitting.draw_splits(
+            [film.label for film in used], [group_of[film.path] for film in used], val_fraction, test_fraction, seed
+        )
+        place = dict(zip((film.path for film in used), dealt, strict=True))
+        rows = [
+            SplitRecord(r.path, r.label, place.get(r.path, ""), group_of.get(r.path, ""), excluded.get(r.path, ""), r.sha256)
+            for r in records
+        ]
+        _publish(rows, data_dir)
+    _print_counts(rows)
+    _print_contradictions(readable, contradictions, policy, on_contradiction == "auto", data_dir)
+    _print_groups(rows, readable, persons)
+    return DONE
+
+
+def _policy(on_contradiction: str, data_dir: Path) -> str:
+    return _dataset(data_dir).on_contradiction if on_contradiction == "auto" else on_contradiction
+
+
+def _dataset(data_dir: Path):  # type: ignore[no-untyped-def]
+    source = data_dir / "raw" / "source.json"
+    name = json.loads(source.read_text())["dataset"] if source.exists() else FOLDER.name
+    return DATASETS.get(name, FOLDER)
+
+
+def _publish(rows: Sequence[SplitRecord], data_dir: Path) -> None:
+    """Build the three folders beside the old ones, then swap them; split.csv comes last and makes the split valid."""
+    staging = data_dir / f".split{durable.PARTIAL}"
+    shutil.rmtree(staging, ignore_errors=True)
+    for row in console.track([row for row in rows if row.split], "linking films", sum(bool(row.split) for row in rows)):
+        durable.link_or_copy(data_dir / "raw" / row.path, staging / row.file)
+    (data_dir / "split.csv").unlink(missing_ok=True)
+    for name in SPLITS:
+        durable.swap_folder(staging / name, data_dir / name)
+    staging.rmdir()
+    write_rows(data_dir / "split.csv", rows, SplitRecord)
+
+
+def _print_counts(rows: Sequence[SplitRecord]) -> None:
+    counts = Counter((row.label, row.split) for row in rows)
+    labels = sorted({row.label for row in rows})
+    columns = (*SPLITS, "")
+    body = [(label, *(counts[label, name] for name in columns), sum(counts[label, c] for c in columns)) for label in labels]
+    totals = [sum(counts[label, name] for label in labels) for name in columns]
+    console.table("films by class and split", ("class", *SPLITS, "excluded", "all"), [*body, ("all", *totals, len(rows))])
+
+
+def _print_contradictions(
+    films: Sequence[FilmRecord], contradictions: Sequence[Contradiction], policy: str, is_auto: bool, data_dir: Path
+) -> None:
+    if not contradictions:
+        console.say("contradictions: none, no bytes lie under two labels.")
+        return
+    pairs = Counter(" / ".join(contradiction.labels) for contradiction in contradictions)
+    listed = ", ".join(f"{number} {labels}" for labels, number in sorted(pairs.items()))
+    ceiling = splitting.accuracy_ceiling(films, contradictions)
+    console.say(f"contradictions: {len(contradictions)} films lie under two labels ({listed}).")
+    console.say(f"  On the labels as filed no classifier can be right more often than {ceiling:.1%}.")
+    console.say(f"  Policy {policy}{' (auto: ' + _dataset(data_dir).why_this_policy + ')' if is_auto else ''}.")
+
+
+def _print_groups(rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]) -> None:
+    used = [row for row in rows if row.split]
+    sides: dict[str, set[str]] = {}
+    for row in used:
+        sides.setdefault(row.group, set()).add(row.split)
+    person_of = {film.path: person for film, person in zip(films, persons, strict=True) if person}
+    person_sides: dict[str, set[str]] = {}
+    for row in used:
+        if row.path in person_of:
+            person_sides.setdefault(person_of[row.path], set()).add(row.split)
+    crossing = sum(len(found) > 1 for found in (*sides.values(), *person_sides.values()))
+    if crossing:
+        raise JobError(f"{crossing} groups lie on two sides: this must not happen, please report it.")
+    near = len(splitting.near_duplicates([film.dhash for film in films]))
+    console.say(
+        f"groups: {len(sides)} groups hold the {len(used)} films, {len(person_sides)} patients are known by name, "
+        f"{near} pairs are identical or near-duplicates. Groups on two sides: 0."
+    )
+
+
+if __name__ == "__main__":
+    cli.run(split)

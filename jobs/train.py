@@ -1,0 +1,276 @@
+"""Staged transfer learning: Phase A trains the head on a frozen backbone, Phase B fine-tunes the last block."""
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from lib import cli, console, cpu, durable, settings
+from lib.backbones import BACKBONES, build, weights_file
+from lib.cli import Flag
+from lib.errors import DONE, JobError, UsageError
+from lib.manifest import SplitRecord, read_split
+
+if TYPE_CHECKING:
+    from lib.checkpoints import Checkpoint
+    from lib.training import Film, Plan, Trainer
+
+BY_PHASE = "none takes the phase's own"
+
+
+def train(
+    *,
+    phase: Annotated[Literal["a", "b"], Flag("a: head on a frozen backbone; b: last block and head, from Phase A's best")],
+    backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
+    epochs: Annotated[int | None, Flag(f"passes over the training films; {BY_PHASE}: a 5, b 8", at_least=1)] = None,
+    lr: Annotated[float | None, Flag(f"learning rate of AdamW; {BY_PHASE}: a 3e-4, b 1e-4", above=0)] = None,
+    scheduler: Annotated[
+        Literal["step", "cosine"] | None, Flag(f"how the learning rate falls, per epoch; {BY_PHASE}: a step, b cosine")
+    ] = None,
+    freeze_backbone: Annotated[bool | None, Flag(f"keep the backbone as it came; {BY_PHASE}: True in both")] = None,
+    fine_tune_last_block: Annotated[bool | None, Flag(f"but train its last block; {BY_PHASE}: a False, b True")] = None,
+    resume_from_checkpoint: Annotated[
+        bool | None, Flag(f"start from --checkpoint_path, not from ImageNet; {BY_PHASE}: a False, b True")
+    ] = None,
+    checkpoint_path: Annotated[
+        Path | None, Flag("checkpoint to start from; none: RUNS_DIR/best_<backbone>.pt", placeholder="FILE")
+    ] = None,
+    batch_size: Annotated[int, Flag("films per step; 32 fits any laptop and suits both learning rates", at_least=2)] = 32,
+    weight_decay: Annotated[float, Flag("AdamW's pull towards zero; small, since little is trained", at_least=0)] = 1e-4,
+    step_size: Annotated[int, Flag("epochs between two steps of --scheduler step", at_least=1)] = 3,
+    gamma: Annotated[float, Flag("factor of each step of --scheduler step", above=0)] = 0.3,
+    class_weight_power: Annotated[
+        float, Flag("0 ignores class imbalance in the loss, 1 undoes it, 0.5 is between", at_least=0)
+    ] = 0.5,
+    restart: Annotated[bool, Flag("do not take up an interrupted or finished run with the same settings")] = False,
+    seed: Annotated[int, settings.SEED] = settings.SEED.default,
+    data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
+    runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
+    cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
+    workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
+) -> int:
+    """Train one phase on data/train, keep the best epoch on data/val, write runs/phase_<a|b>/ and runs/best_<backbone>.pt.
+
+    Films are made grey, shrunk to the backbone's input and normalised with its statistics; training views are rotated,
+    shifted, scaled and exposed a little differently, never mirrored. Frozen layers are frozen whole, BatchNorm
+    statistics included. Phase B counts Phase A's score as epoch 0, so it is never worse on validation.
+
+    The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
+    bit-identical weights. State is saved after every epoch and every minute. Changed settings start a new run; the
+    folder of the earlier one becomes runs/phase_<a|b>.previous.
+
+    Refused before any work: --nofreeze_backbone together with --fine_tune_last_block, --checkpoint_path without
+    resuming, a checkpoint of another backbone or other classes, a class without training or validation films.
+
+    Examples:
+        python -m jobs.train --phase a
+        python -m jobs.train --phase b --epochs 12 --lr 5e-5
+        python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
+    """
+    from lib import training
+
+    cells = training.with_phase_defaults(
+        phase,
+        {
+            "epochs": epochs,
+            "lr": lr,
+            "scheduler": scheduler,
+            "freeze_backbone": freeze_backbone,
+            "fine_tune_last_block": fine_tune_last_block,
+            "resume_from_checkpoint": resume_from_checkpoint,
+        },
+    )
+    if checkpoint_path is not None and not cells["resume_from_checkpoint"]:
+        raise UsageError("--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B).")
+    plan = training.Plan(
+        phase=phase,
+        backbone=backbone,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        step_size=step_size,
+        gamma=gamma,
+        class_weight_power=class_weight_power,
+        seed=seed,
+        **cells,
+    )
+    cores = cpu.usable_cores(cpus)
+    with durable.lock(runs_dir, "the runs folder"):
+        rows = read_split(data_dir)
+        classes, films = _films(rows, data_dir)
+        start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes)
+        folder = runs_dir / f"phase_{phase}"
+        data_digest = durable.sha256_of(data_dir / "split.csv")
+        parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
+        fingerprint = _fingerprint(plan, classes, data_digest, parent)
+        published = runs_dir / f"best_{backbone}.pt"
+        if not restart and _is_finished(folder, fingerprint):
+            _publish_checkpoint(folder / published.name, published)
+            console.say(f"{folder} holds this very run, finished; nothing to do (--restart trains anew).")
+            return DONE
+        _prepare_folder(folder, fingerprint, restart)
+        trainer = _trainer(plan, start, films, classes, data_dir, folder, data_digest, parent, cores, workers or cores)
+        _write_config(folder, plan, classes, fingerprint, data_digest, parent, cores)
+        if trainer.restore(fingerprint):
+            console.say(f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}")
+        progress = trainer.run(fingerprint)
+        _publish(trainer, progress.history, fingerprint, published)
+    return DONE
+
+
+def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...], dict[str, "list[Film]"]]:
+    """Classes in alphabetical order (as ImageFolder numbers them) and the films of train and val."""
+    from lib.training import Film
+
+    classes = tuple(sorted({row.label for row in rows if row.split}))
+    films: dict[str, list[Film]] = {}
+    for name in ("train", "val"):
+        members = [row for row in rows if row.split == name]
+        missing = [label for label in classes if not any(row.label == label for row in members)]
+        if missing:
+            raise JobError(f"{data_dir / name} has no film of {', '.join(missing)}. Run the split job again.")
+        on_disk = {path.relative_to(data_dir).as_posix() for path in (data_dir / name).rglob("*") if path.is_file()}
+        strangers = on_disk ^ {row.file for row in members}
+        if strangers:
+            raise JobError(
+                f"{data_dir / name} and split.csv disagree about {len(strangers)} films, the first is "
+                f"{min(strangers)}. Add or remove films at the source, then run the ingest and split jobs again."
+            )
+        films[name] = [Film(data_dir / row.file, classes.index(row.label)) for row in members]
+    return classes, films
+
+
+def _starting_checkpoint(plan: "Plan", given: Path | None, runs_dir: Path, classes: Sequence[str]) -> "Checkpoint | None":
+    """What the run starts from; None is ImageNet.
+
+    runs/best_<backbone>.pt holds Phase B's own result once it is finished. A second Phase B starts where the first
+    one did, from Phase A, unless that file is named with --checkpoint_path.
+    """
+    from lib import checkpoints
+
+    if not plan.resume_from_checkpoint:
+        return None
+    path = given or runs_dir / f"best_{plan.backbone}.pt"
+    start = checkpoints.load(path)
+    phase_a = runs_dir / "phase_a" / path.name
+    if given is None and start.phase == plan.phase == "b" and phase_a.exists():
+        path, start = phase_a, checkpoints.load(phase_a)
+    checkpoints.require_fit(path, start, plan.backbone, classes)
+    console.say(f"starting from {path}: Phase {start.phase.upper()}, validation accuracy {start.val_accuracy:.3f}")
+    return start
+
+
+def _fingerprint(plan: "Plan", classes: Sequence[str], data_digest: str, parent: str) -> str:
+    """Equal for two runs if and only if they are to end with the same weights."""
+    deciding = {**asdict(plan), "classes": list(classes), "data": data_digest, "parent": parent, "torch": version("torch")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(folder: Path, fingerprint: str) -> bool:
+    summary = folder / "summary.json"
+    return summary.exists() and bool(json.loads(summary.read_text())["fingerprint"] == fingerprint)
+
+
+def _prepare_folder(folder: Path, fingerprint: str, restart: bool) -> None:
+    """Keep an interrupted run with the same fingerprint; move any other aside, one generation back."""
+    config = folder / "config.json"
+    same = config.exists() and json.loads(config.read_text())["fingerprint"] == fingerprint
+    finished = (folder / "summary.json").exists()
+    if folder.exists() and (restart or finished or not same):
+        previous = folder.with_name(folder.name + ".previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    durable.make_folder(folder)
+
+
+def _trainer(
+    plan: "Plan",
+    start: "Checkpoint | None",
+    films: dict[str, "list[Film]"],
+    classes: tuple[str, ...],
+    data_dir: Path,
+    folder: Path,
+    data_digest: str,
+    parent: str,
+    cores: int,
+    readers: int,
+) -> "Trainer":
+    import torch
+
+    from lib.checkpoints import Checkpoint
+    from lib.training import Trainer
+
+    torch.set_num_threads(cores)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(plan.seed)
+    row = BACKBONES[plan.backbone]
+    network = build(row, len(classes), None if start else weights_file(row, data_dir / "cache"))
+    if start:
+        network.load_state_dict(start.state)
+    template = Checkpoint(plan.backbone, classes, plan.phase, 0, 0.0, 0.0, {}, data_digest, parent)
+    console.say(
+        f"phase {plan.phase}: {plan.backbone}, {len(films['train'])} training and {len(films['val'])} validation films, "
+        f"{cores} cores, {plan.epochs} epochs"
+    )
+    return Trainer(plan, row, network, template, films["train"], films["val"], folder, readers)
+
+
+def _write_config(
+    folder: Path, plan: "Plan", classes: Sequence[str], fingerprint: str, data_digest: str, parent: str, cores: int
+) -> None:
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
+    content: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "plan": asdict(plan),
+        "classes": list(classes),
+        "split_sha256": data_digest,
+        "starting_weights_sha256": parent,
+        "argv": sys.argv,
+        "cores": cores,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+    durable.write_json(folder / "config.json", content)
+
+
+def _publish(trainer: "Trainer", history: list[dict[str, Any]], fingerprint: str, published: Path) -> None:
+    """Write the curves and the checkpoint to use; summary.json comes last and marks the run as finished."""
+    from lib import checkpoints, report
+
+    folder = trainer.folder
+    report.curves(history, trainer.plan.phase, folder / "curves.png")
+    best = checkpoints.load(trainer.best_path)
+    durable.copy_file(trainer.best_path, published)
+    durable.write_json(
+        folder / "summary.json",
+        {
+            "fingerprint": fingerprint,
+            "checkpoint": published.name,
+            "weights_sha256": best.digest,
+            "best_epoch": best.epoch,
+            "val_accuracy": best.val_accuracy,
+            "val_loss": best.val_loss,
+        },
+    )
+    console.say(
+        f"{published}: epoch {best.epoch}, validation accuracy {best.val_accuracy:.3f}, weights sha256 {best.digest[:16]}…"
+    )
+
+
+def _publish_checkpoint(own: Path, published: Path) -> None:
+    """Make runs/best_<backbone>.pt this run's again, unless it is that already or Phase B was built on it."""
+    from lib import checkpoints
+
+    if published.exists():
+        mine, theirs = checkpoints.load(own), checkpoints.load(published)
+        if theirs.digest == mine.digest or (mine.phase == "a" and theirs.parent_digest == mine.digest):
+            return
+    durable.copy_file(own, published)
+
+
+if __name__ == "__main__":
+    cli.run(train)

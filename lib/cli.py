@@ -1,0 +1,307 @@
+"""A strict command line on top of Fire: a job's signature is its whole configuration.
+
+Plain Fire calls the function first and complains about a mistyped flag afterwards, guesses types from the text and
+swallows `**kwargs`. Here every flag is checked against the signature before any work, each value is read by its
+annotation, and Fire receives nothing but flags that are known to be right.
+"""
+
+import difflib
+import inspect
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, NoneType, UnionType
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from dotenv import dotenv_values
+
+from lib import console
+from lib.errors import DONE, FAILED, JobError, StoppedBySignal, UsageError
+
+Job = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a job's annotation adds to a type: the reason of a flag, and the values it takes.
+
+    Used as `Annotated[float, Flag("share of films held out for the final score", above=0, below=1)]`.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    placeholder: str = ""
+
+
+@dataclass(frozen=True)
+class Setting(Flag):
+    """A flag that several jobs share and that also listens to an environment variable."""
+
+    env: str = ""
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One flag as read from the signature."""
+
+    name: str
+    type: Any
+    optional: bool
+    default: Any
+    flag: Flag
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.type) if get_origin(self.type) is Literal else self.flag.choices
+
+    @property
+    def metavar(self) -> str:
+        if self.flag.placeholder:
+            return self.flag.placeholder
+        if self.choices:
+            return "|".join(self.choices)
+        return {bool: "True|False", int: "N", float: "X", Path: "PATH"}.get(self.type, "TEXT")
+
+    def parse(self, text: str) -> Any:
+        """Read a value by the annotation, check it against the choices and bounds.
+
+        Raises:
+            UsageError: says what the flag takes, and the nearest valid choice.
+        """
+        if self.optional and text.lower() in ("none", ""):
+            return None
+        if self.choices and text not in self.choices:
+            hint = did_you_mean(text, self.choices)
+            raise UsageError(f"--{self.name} takes one of {', '.join(self.choices)}, not {text!r}.{hint}")
+        try:
+            value = _READERS[self.type if self.type in _READERS else str](text)
+        except ValueError:
+            raise UsageError(f"--{self.name} takes {_NOUNS[self.type]}, not {text!r}.") from None
+        self._check_bounds(value)
+        return value
+
+    def _check_bounds(self, value: Any) -> None:
+        flag = self.flag
+        for bound, holds, words in (
+            (flag.at_least, lambda b: value >= b, "at least"),
+            (flag.above, lambda b: value > b, "more than"),
+            (flag.below, lambda b: value < b, "less than"),
+        ):
+            if bound is not None and not holds(bound):
+                raise UsageError(f"--{self.name} must be {words} {bound:g}, not {value:g}.")
+
+
+def _read_bool(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: _read_float,
+    bool: _read_bool,
+    Path: lambda text: Path(text).expanduser(),
+    tuple[str, ...]: _read_names,
+}
+_NOUNS = {int: "a whole number", float: "a number", bool: "True or False"}
+
+
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """` Did you mean 'x'?` for the nearest valid word, or nothing when none is near."""
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def parameters_of(job: Job) -> dict[str, Parameter]:
+    """Read a job's signature. A parameter without an annotated `Flag`, or `**kwargs`, is a programming error."""
+    hints = typing.get_type_hints(job, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(job).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise TypeError(f"{job.__name__}: {name} must be keyword-only; *args and **kwargs are not taken")
+        annotation, flag = get_args(hints[name])
+        optional = get_origin(annotation) in (UnionType, typing.Union) and NoneType in get_args(annotation)
+        kind = next(arg for arg in get_args(annotation) if arg is not NoneType) if optional else annotation
+        default = inspect.Parameter.empty if parameter.default is parameter.empty else parameter.default
+        found[name] = Parameter(name, kind, optional, default, flag)
+    return found
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What the person asked for: texts by flag name, and the three flags every job has."""
+
+    values: dict[str, str]
+    help: bool = False
+    debug: bool = False
+
+
+def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> CommandLine:
+    """Take `--name value`, `--name=value`, `--switch`, `--noswitch`; hyphens count as underscores.
+
+    Raises:
+        UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a stray word.
+    """
+    values: dict[str, str] = {}
+    show_help = debug = False
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word in ("--help", "-h", "help"):
+            show_help = True
+            continue
+        if word == "--debug":
+            debug = True
+            continue
+        if not word.startswith("--") or word == "--":
+            raise UsageError(f"unexpected argument {word!r}: every setting is a flag, written --name value.")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and name not in parameters and name.startswith("no") and _is_switch(parameters, name[2:]):
+            name, value = name[2:], "False"
+        elif name not in parameters:
+            raise UsageError(f"unknown flag --{name}.{did_you_mean('--' + name, ['--' + known for known in parameters])}")
+        elif not equals:
+            bare_switch = _is_switch(parameters, name) and (not words or words[0].startswith("--"))
+            if bare_switch:
+                value = "True"
+            elif not words or words[0].startswith("--"):
+                raise UsageError(f"--{name} needs a value: --{name} {parameters[name].metavar}.")
+            else:
+                value = words.pop(0)
+        if name in values:
+            raise UsageError(f"--{name} is given twice.")
+        values[name] = value
+    return CommandLine(values, show_help, debug)
+
+
+def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
+    return name in parameters and parameters[name].type is bool
+
+
+def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Check every value; fill in the environment and .env. Returns texts for Fire and a line per non-default value.
+
+    Raises:
+        UsageError: a value that the annotation does not take, or a required flag that is missing.
+    """
+    environment = {**{key: value or "" for key, value in dotenv_values(".env").items()}, **os.environ}
+    checked: dict[str, str] = {}
+    overrides: list[str] = []
+    for name, parameter in parameters.items():
+        setting = parameter.flag if isinstance(parameter.flag, Setting) else None
+        text, origin = texts.get(name), f"--{name}"
+        if text is None and setting and environment.get(setting.env, "") != "":
+            text, origin = environment[setting.env], f"{setting.env} in the environment"
+        if text is None:
+            if parameter.default is inspect.Parameter.empty:
+                raise UsageError(f"--{name} {parameter.metavar} is required: {parameter.flag.help}.")
+            continue
+        try:
+            value = parameter.parse(text)
+        except UsageError as error:
+            raise UsageError(str(error) if origin.startswith("--") else f"{origin}: {error}") from None
+        checked[name] = text
+        if value != parameter.default:
+            overrides.append(f"{name} = {text} ({origin})" if setting and not origin.startswith("--") else f"{name} = {text}")
+    return checked, overrides
+
+
+def help_text(job: Job) -> str:
+    """Purpose, flags with defaults and reasons, examples: all from the docstring and the signature."""
+    purpose, _, examples = inspect.cleandoc(job.__doc__ or "").partition("Examples:\n")
+    lines = [f"usage: python -m jobs.{job.__name__} [--flag value ...]", "", purpose.strip(), "", "flags:"]
+    for parameter in parameters_of(job).values():
+        default = parameter.default
+        if default is inspect.Parameter.empty:
+            ending = "required"
+        elif isinstance(parameter.flag, Setting):
+            ending = f"default: {default}; environment: {parameter.flag.env}"
+        else:
+            ending = f"default: {','.join(default) or 'none' if isinstance(default, tuple) else default}"
+        lines += [f"  --{parameter.name} {parameter.metavar}", f"        {parameter.flag.help} [{ending}]"]
+    lines += ["  --debug", "        show the whole traceback of an error", "  --help", "        show this text"]
+    return "\n".join([*lines, "", "examples:", *(f"  {line.strip()}" for line in examples.strip().splitlines())])
+
+
+def run(job: Job) -> NoReturn:
+    """Run a job from the command line and leave the process with its exit code (docs/ARCHITECTURE.md lists them)."""
+    sys.exit(execute(job, sys.argv[1:]))
+
+
+def execute(job: Job, argv: Sequence[str]) -> int:
+    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one message."""
+    debug = "--debug" in argv
+    try:
+        parameters = parameters_of(job)
+        command_line = read_flags(argv, parameters)
+        if command_line.help:
+            print(help_text(job))
+            return DONE
+        texts, overrides = resolve(parameters, command_line.values)
+        if overrides:
+            console.say(f"{job.__name__}: {' · '.join(overrides)}")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+        return _call_through_fire(job, parameters, texts)
+    except JobError as error:
+        if debug:
+            traceback.print_exc()
+        console.fail(str(error))
+        if isinstance(error, UsageError):
+            console.say(f"See: python -m jobs.{job.__name__} --help")
+        return error.exit_code
+    except StoppedBySignal as stop:
+        console.fail(f"{stop}; what was finished is kept, the same command takes it up again.")
+        return stop.exit_code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        console.fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)")
+        return FAILED
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise StoppedBySignal(number)
+
+
+def _call_through_fire(job: Job, parameters: dict[str, Parameter], texts: dict[str, str]) -> int:
+    import fire
+    from fire.decorators import SetParseFns
+
+    exit_code = DONE
+
+    def component(**values: Any) -> None:
+        nonlocal exit_code
+        exit_code = job(**values)
+
+    component.__name__ = job.__name__
+    component.__signature__ = inspect.signature(job)  # type: ignore[attr-defined]
+    SetParseFns(**{name: parameter.parse for name, parameter in parameters.items()})(component)
+    fire.Fire(component, command=[f"--{name}={text}" for name, text in texts.items()], name=job.__name__)
+    return exit_code
+
+

@@ -1,0 +1,31 @@
+"""How many cores this process may really use. Oversubscribed threads make everything slower, containers above all."""
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cgroup_quota(root: Path = CGROUP) -> float | None:
+    """Cores granted by the container's CPU quota (cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`), None without one."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        return None if quota_us <= 0 else quota_us / int((root / "cpu/cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def usable_cores(wanted: int = 0, root: Path = CGROUP) -> int:
+    """Whole cores to compute with: affinity mask and quota, rounded down, at least 1; `wanted` > 0 lowers it further."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(root)
+    if quota is not None:
+        cores = min(cores, int(quota))
+    if wanted > 0:
+        cores = min(cores, wanted)
+    return max(1, cores)

@@ -1,0 +1,132 @@
+"""How results look: the figures that the jobs leave beside their numbers."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from lib.durable import whole_file
+from lib.errors import UnreadableFilmError
+from lib.metrics import PROBABILITY, classes_of
+from lib.radiograph import read_grey
+
+COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#4a5568")
+THUMBNAIL_SIDE = 256
+
+
+def curves(history: Sequence[Mapping[str, Any]], phase: str, path: Path) -> None:
+    """Loss and accuracy per epoch, training and validation, the best epoch marked."""
+    table = pd.DataFrame(history)
+    best = table.sort_values(["val_accuracy", "val_loss"], ascending=[False, True]).iloc[0]
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part, colour in (("train", COLOURS[0]), ("val", COLOURS[1])):
+            axes.plot(table["epoch"], table[f"{part}_{what}"], "o-", color=colour, label=part, markersize=4)
+        axes.axvline(best["epoch"], color="#a0aec0", linestyle=":", label="best epoch")
+        axes.set(xlabel="epoch", title=what, xticks=table["epoch"])
+        axes.legend(frameon=False)
+        _tidy(axes)
+    figure.suptitle(f"Phase {phase.upper()}")
+    _save(figure, path)
+
+
+def confusion(scores: Mapping[str, Any], path: Path) -> None:
+    """Confusion matrix: counts, shaded by the share of the true class."""
+    figure = Figure(figsize=(1.6 + 1.1 * len(scores["classes"]),) * 2, layout="constrained")
+    _draw_confusion(figure.subplots(), scores)
+    _save(figure, path)
+
+
+def roc(predictions: pd.DataFrame, scores: Mapping[str, Any], path: Path) -> None:
+    """One-vs-rest ROC curve per class with its area."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    _draw_roc(figure.subplots(), predictions, scores)
+    _save(figure, path)
+
+
+def overview(predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, path: Path, seed: int) -> None:
+    """One picture of an evaluation: confusion matrix, ROC curves, and films with the answers they got.
+
+    `films` is the folder that the `path` column starts from. The upper row shows films that were answered right, a
+    random one or two per class; the lower row the most confident errors.
+    """
+    right = predictions[predictions["label"] == predictions["prediction"]]
+    wrong = predictions[(predictions["label"] != predictions["prediction"]) & predictions["prediction"].ne("")]
+    sample = right.sample(frac=1, random_state=seed).groupby("label", sort=True).head(2).sort_values("label").head(6)
+    worst = wrong.sort_values("confidence", ascending=False).head(6)
+    figure = Figure(figsize=(12, 8.6), layout="constrained")
+    scores_row, films_row = figure.subfigures(2, 1, height_ratios=(1, 1.12))
+    left, middle, text = scores_row.subplots(1, 3, width_ratios=(1, 1, 0.62))
+    _draw_confusion(left, scores)
+    _draw_roc(middle, predictions, scores)
+    summary = [f"test films   {scores['films']}", f"accuracy     {scores['accuracy']:.3f}", f"macro-F1     {scores['macro_f1']:.3f}"]
+    text.text(0, 0.5, "\n".join(summary), family="monospace", fontsize=12, va="center", linespacing=1.8)
+    text.axis("off")
+    for row, (title, rows) in enumerate((("answered right", sample), ("most confident errors", worst))):
+        for column in range(6):
+            axes = films_row.add_subplot(2, 6, row * 6 + column + 1)
+            axes.axis("off")
+            if column < len(rows):
+                _draw_film(axes, rows.iloc[column], films)
+            elif column == 0:
+                axes.set_title(f"no {title.removeprefix('most ')}", fontsize=9)
+        films_row.text(0.0, 0.98 - row * 0.5, title, fontsize=10, weight="bold", va="top")
+    _save(figure, path)
+
+
+def _draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
+    counts = np.array(scores["confusion_matrix"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+    ticks = range(len(scores["classes"]))
+    axes.set_xticks(ticks, [_short(name) for name in scores["classes"]])
+    axes.set_yticks(ticks, [_short(name) for name in scores["classes"]])
+    axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
+
+
+def _draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -> None:
+    rows = predictions[predictions["prediction"].ne("")]
+    for colour, name in zip(COLOURS * 9, classes_of(predictions), strict=False):
+        area = scores["per_class"][name]["auroc"]
+        if area is not None:
+            false_rate, true_rate, _ = roc_curve(rows["label"] == name, rows[PROBABILITY + name])
+            axes.plot(false_rate, true_rate, color=colour, label=f"{_short(name)} {area:.3f}")
+    axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="one-vs-rest ROC, AUROC", aspect="equal")
+    axes.legend(frameon=False, loc="lower right")
+    _tidy(axes)
+
+
+def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
+    try:
+        axes.imshow(read_grey(films / row["path"], THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255)
+    except UnreadableFilmError:
+        return
+    answer = f"{_short(row['prediction'])} {row['confidence']:.0%}"
+    right = row["label"] == row["prediction"]
+    axes.set_title(answer if right else f"{answer}\nis {_short(row['label'])}", fontsize=8, color="black" if right else "#c53030")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 9 else {"TUBERCULOSIS": "TB"}.get(name, name[:8] + "…")
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())

@@ -1,0 +1,42 @@
+"""The settings that several jobs share: one table. A flag wins over the environment, .env counts as environment.
+
+`.env.example` explains the same names to the person who edits it; a test holds the two together.
+"""
+
+from pathlib import Path
+
+from lib.backbones import BACKBONES
+from lib.cli import Setting
+
+DATA_DIR = Setting("films, splits and caches live below this folder", env="DATA_DIR", default=Path("data"))
+RUNS_DIR = Setting("checkpoints, scores and predictions are written below this folder", env="RUNS_DIR", default=Path("runs"))
+DATASET = Setting(
+    "where films come from: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom",
+    env="DATASET",
+    default="kaggle",
+    placeholder="SOURCE",
+)
+BACKBONE = Setting(
+    "network whose ImageNet features are used",
+    choices=tuple(BACKBONES),
+    env="BACKBONE",
+    default="efficientnet_b0",
+)
+WEIGHTS = Setting(
+    "file with the backbone's ImageNet weights, for networks that cannot download them",
+    env="WEIGHTS",
+    default=None,
+    placeholder="FILE",
+)
+SEED = Setting("start of every random choice; same seed, same result", at_least=0, env="SEED", default=0)
+CPUS = Setting(
+    "cores to use; 0 takes what the container's quota and the affinity mask allow", at_least=0, env="CPUS", default=0
+)
+WORKERS = Setting(
+    "threads that read films beside the computation; 0 means one per core; the result does not depend on it",
+    at_least=0,
+    env="WORKERS",
+    default=0,
+)
+
+SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS)
