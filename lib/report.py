@@ -60,23 +60,21 @@ def overview(predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, 
     wrong = predictions[(predictions["label"] != predictions["prediction"]) & predictions["prediction"].ne("")]
     sample = right.sample(frac=1, random_state=seed).groupby("label", sort=True).head(2).sort_values("label").head(6)
     worst = wrong.sort_values("confidence", ascending=False).head(6)
-    figure = Figure(figsize=(12, 8.6), layout="constrained")
-    scores_row, films_row = figure.subfigures(2, 1, height_ratios=(1, 1.12))
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    scores_row, *film_rows = figure.subfigures(3, 1, height_ratios=(1.75, 1, 1))
     left, middle, text = scores_row.subplots(1, 3, width_ratios=(1, 1, 0.62))
     _draw_confusion(left, scores)
     _draw_roc(middle, predictions, scores)
     summary = [f"test films   {scores['films']}", f"accuracy     {scores['accuracy']:.3f}", f"macro-F1     {scores['macro_f1']:.3f}"]
     text.text(0, 0.5, "\n".join(summary), family="monospace", fontsize=12, va="center", linespacing=1.8)
     text.axis("off")
-    for row, (title, rows) in enumerate((("answered right", sample), ("most confident errors", worst))):
-        for column in range(6):
-            axes = films_row.add_subplot(2, 6, row * 6 + column + 1)
+    titles = ("Answered right, a random sample", "Answered wrong, the most confident first")
+    for row, title, rows in zip(film_rows, titles, (sample, worst), strict=True):
+        row.suptitle(title if len(rows) else f"{title}: none", fontsize=10, x=0.01, ha="left")
+        for column, axes in enumerate(row.subplots(1, 6)):
             axes.axis("off")
             if column < len(rows):
                 _draw_film(axes, rows.iloc[column], films)
-            elif column == 0:
-                axes.set_title(f"no {title.removeprefix('most ')}", fontsize=9)
-        films_row.text(0.0, 0.98 - row * 0.5, title, fontsize=10, weight="bold", va="top")
     _save(figure, path)
 
 

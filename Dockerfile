@@ -1,0 +1,40 @@
+# CPU-only image of the five jobs. Two stages: pip and its leftovers stay in the first.
+FROM python:3.11-slim-bookworm AS packages
+WORKDIR /build
+RUN python -m venv --without-pip /opt/venv
+COPY requirements-torch.txt requirements.lock ./
+# PyTorch's CPU index first, for torch and torchvision alone and with one try, so that a network without it is through
+# in seconds; then whatever index pip is set up for. Everything else comes from the lock, checked against its hashes.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    PIP="python -m pip --python /opt/venv/bin/python install --no-deps --no-compile" && \
+    ($PIP --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
+     || python -m pip --python /opt/venv/bin/python install --no-compile "$(grep ^torch= requirements-torch.txt)" ) && \
+    $PIP -r requirements-torch.txt && \
+    $PIP --require-hashes -r requirements.lock && \
+    cd /opt/venv/lib/python3.11/site-packages && \
+    rm -rf torch/include torch/share torch/bin torch/test torchgen/packaged && \
+    find . -type d \( -name tests -o -name test \) -not -path './torch/*' -not -path './numpy/*' -prune -exec rm -rf {} + && \
+    find . -name '*.a' -delete && \
+    (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="cxr-jobs" \
+      org.opencontainers.image.description="Chest X-ray classification in batch jobs, on CPU. Not a medical device."
+COPY --from=packages /opt/venv /opt/venv
+WORKDIR /app
+COPY lib lib
+COPY jobs jobs
+# MALLOC_*: glibc gives memory back to the kernel after every training step and faults it in again; keeping it made
+# EfficientNet-Lite0 2.5 times as fast (docs/ARCHITECTURE.md).
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    HF_HUB_OFFLINE=1 \
+    MALLOC_MMAP_THRESHOLD_=4294967296 \
+    MALLOC_TRIM_THRESHOLD_=17179869184
+RUN python -m compileall -q lib jobs && mkdir -p data runs
+USER 1000:1000
+CMD ["sh", "-c", "echo 'Run one of the jobs, for example: docker compose run --rm train --phase a'; ls jobs"]

@@ -1,0 +1,187 @@
+# make help lists what there is. Settings: make VARIABLE=value, the environment, or .env (see .env.example), in this order.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1),$(2))
+
+DATASET  := $(call setting,DATASET,kaggle)
+BACKBONE := $(call setting,BACKBONE,efficientnet_b0)
+WEIGHTS  := $(call setting,WEIGHTS)
+SEED     := $(call setting,SEED,0)
+CPUS     := $(call setting,CPUS,0)
+WORKERS  := $(call setting,WORKERS,0)
+DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
+RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
+RUNNER   := $(or $(call setting,RUNNER),$(shell timeout 10 docker info >/dev/null 2>&1 && echo docker || echo local))
+# The caller; for root the owner of this folder, so that sudo make leaves no files of root's behind.
+UID := $(shell [ "$$(id -u)" = 0 ] && stat -c %u . || id -u)
+GID := $(shell [ "$$(id -u)" = 0 ] && stat -c %g . || id -g)
+export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS UID GID
+
+# Extra flags for one job: make train-b TRAIN_B_ARGS='--epochs 12'
+
+PYTHON   := .venv/bin/python
+MANIFEST := $(DATA_DIR)/raw/manifest.csv
+SPLIT    := $(DATA_DIR)/split.csv
+PHASE_A  := $(RUNS_DIR)/phase_a/summary.json
+PHASE_B  := $(RUNS_DIR)/phase_b/summary.json
+SCORES_A := $(RUNS_DIR)/evaluation/phase_a/metrics.json
+SCORES   := $(RUNS_DIR)/evaluation/metrics.json
+ANSWERS  := $(RUNS_DIR)/predictions/test.csv
+
+# A folder of films and a weights file lie outside the container: they are mounted read-only.
+FOLDER := $(if $(findstring folder:,$(DATASET)),$(DATASET:folder:%=%))
+ifeq ($(RUNNER),docker)
+READY  := .env .make/image
+run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' docker compose run --rm $(1)
+INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(realpath '$(FOLDER)')":/input:ro) \
+	$(if $(WEIGHTS),-v "$$(realpath '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':ro)) ingest \
+	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
+JOB    = $(call run) $(1)
+# glibc's default gives memory back after every training step and faults it in again.
+else ifeq ($(RUNNER),local)
+READY  := .venv/installed
+run    = DATA_DIR='$(DATA_DIR)' RUNS_DIR='$(RUNS_DIR)' \
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(PYTHON) -m jobs.$(1)
+INGEST = $(call run,ingest)
+JOB    = $(call run,$(1))
+else
+$(error RUNNER is docker or local, not $(RUNNER))
+endif
+# Exit code 3: done, but some files could not be used; they are named in the job's output.
+tolerant = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test lint format lock clean FORCE mounts
+
+help: ## list the targets
+	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and CSV predictions"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
+
+setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
+	@echo "runner: $(RUNNER), ready"
+
+demo: ## the whole chain on generated films, offline, about 3 minutes
+	@$(MAKE) --no-print-directory all DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
+		DATA_DIR=data/demo RUNS_DIR=runs/demo
+	@echo; echo "Look at  runs/demo/evaluation/overview.png  and  runs/demo/predictions/test.csv"
+
+all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
+
+ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
+	$(INGEST) $(INGEST_ARGS) $(tolerant)
+
+split: $(SPLIT) ## deal films to train, val and test
+train-a: $(PHASE_A) ## Phase A: the head on a frozen backbone
+train-b: $(PHASE_B) ## Phase B: last block and head, from Phase A's best
+evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
+
+predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv
+	@[ -n '$(INPUT)' ] && [ -n '$(OUTPUT)' ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
+	@[ -e '$(INPUT)' ] || { echo "INPUT $(INPUT) does not exist"; exit 2; }
+	@mkdir -p '$(dir $(OUTPUT))'
+ifeq ($(RUNNER),docker)
+	@$(call run,-v "$$(realpath '$(INPUT)')":'/input$(if $(wildcard $(INPUT)/.),,/$(notdir $(INPUT)))':ro \
+		-v "$$(realpath '$(dir $(OUTPUT))')":/output) predict_batch \
+		--input '/input$(if $(wildcard $(INPUT)/.),,/$(notdir $(INPUT)))' --output '/output/$(notdir $(OUTPUT))' $(PREDICT_ARGS)
+else
+	@$(call JOB,predict_batch) --input '$(INPUT)' --output '$(OUTPUT)' $(PREDICT_ARGS)
+endif
+
+# The chain. Each job writes its target last and whole; the settings files change only when a setting does.
+$(MANIFEST): $(DATA_DIR)/.settings-ingest | $(READY) mounts
+	@echo "runner: $(RUNNER)"
+	$(INGEST) $(INGEST_ARGS) $(tolerant)
+	@touch $@
+
+$(DATA_DIR)/cache/weights/$(BACKBONE).json: | $(MANIFEST)
+	@[ -e $@ ] || { $(INGEST) $(INGEST_ARGS) $(tolerant); }
+
+$(SPLIT): $(MANIFEST) $(DATA_DIR)/.settings-split | $(READY) mounts
+	$(call JOB,split) $(SPLIT_ARGS)
+
+$(PHASE_A): $(SPLIT) $(DATA_DIR)/cache/weights/$(BACKBONE).json $(RUNS_DIR)/.settings-train-a | $(READY) mounts
+	$(call JOB,train) --phase a $(TRAIN_A_ARGS)
+	@touch $@
+
+$(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
+	$(call JOB,train) --phase b $(TRAIN_B_ARGS)
+	@touch $@
+
+$(SCORES_A): $(PHASE_A) | $(READY) mounts
+	$(call JOB,evaluate) --checkpoint_path '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/best_$(BACKBONE).pt' \
+		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
+
+$(SCORES): $(PHASE_B) $(SCORES_A) | $(READY) mounts
+	$(call JOB,evaluate) $(EVALUATE_ARGS) $(tolerant)
+
+$(ANSWERS): $(PHASE_B) | $(READY) mounts
+	$(call JOB,predict_batch) --input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
+		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' $(PREDICT_ARGS) $(tolerant)
+
+$(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
+$(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
+$(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(TRAIN_A_ARGS)
+$(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(TRAIN_B_ARGS)
+$(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts
+	@printf '%s\n' '$(subst ','\'',$(SETTINGS))' | cmp -s - '$@' || printf '%s\n' '$(subst ','\'',$(SETTINGS))' > '$@'
+
+# Mount points: made here, or the engine makes them as root.
+mounts:
+	@mkdir -p '$(DATA_DIR)' '$(RUNS_DIR)'
+	@[ "$$(id -u)" != 0 ] || chown $(UID):$(GID) '$(DATA_DIR)' '$(RUNS_DIR)'
+
+.env:
+	@sed -e 's/^UID=.*/UID=$(UID)/' -e 's/^GID=.*/GID=$(GID)/' .env.example > .env
+	@echo "wrote .env with UID=$(UID) GID=$(GID)"
+
+image: .env ## build the container image
+	docker compose build train
+	@mkdir -p .make && touch .make/image
+
+.make/image: Dockerfile requirements-torch.txt requirements.lock $(wildcard lib/*.py jobs/*.py) | .env
+	@echo "building the image (log: .make/build.log)"; mkdir -p .make
+	@docker compose build train > .make/build.log 2>&1 || { tail -n 30 .make/build.log; exit 1; }
+	@touch $@
+
+.venv/installed: requirements-torch.txt requirements.lock
+	@echo "no container engine is used: installing into .venv (log: .venv/install.log)"
+	@mkdir -p .venv; : > .venv/install.log
+	@python3.11 -m venv .venv >> .venv/install.log 2>&1
+	@# PyTorch's CPU index, one try; elsewhere the general index, whose torch may bring CUDA packages.
+	@{ $(PYTHON) -m pip install --no-deps --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
+		|| $(PYTHON) -m pip install "$$(grep ^torch= requirements-torch.txt)"; \
+	   $(PYTHON) -m pip install --no-deps -r requirements-torch.txt && \
+	   $(PYTHON) -m pip install --no-deps --require-hashes -r requirements.lock; } >> .venv/install.log 2>&1 \
+		|| { tail -n 20 .venv/install.log; exit 1; }
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@$(PYTHON) -m pip install --no-deps --require-hashes -r requirements-dev.lock >> .venv/install.log 2>&1 \
+		|| { tail -n 20 .venv/install.log; exit 1; }
+	@touch $@
+
+test: .venv/installed-dev ## run all tests; those in containers are skipped where no engine answers
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed-dev ## formatting, lint, types, and docs that match the program
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/cog --check -P -r docs/COMMANDS.md README.md
+
+format: .venv/installed-dev ## format the code and regenerate the docs
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+	.venv/bin/cog -r -P docs/COMMANDS.md README.md
+
+lock: .venv/installed-dev ## pin every package again after a change to requirements*.txt
+	$(PYTHON) -m pip install -q pip-tools
+	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements.lock requirements.txt requirements-torch.txt
+	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements-dev.lock requirements-dev.txt
+LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision
+
+clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
+	rm -rf '$(RUNS_DIR)'/* '$(RUNS_DIR)'/.settings-* data/demo
+	rm -rf '$(DATA_DIR)'/train '$(DATA_DIR)'/val '$(DATA_DIR)'/test '$(SPLIT)' '$(DATA_DIR)'/.settings-*
