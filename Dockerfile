@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     $PIP -r requirements-torch.txt && \
     $PIP --require-hashes -r requirements.lock && \
     cd /opt/venv/lib/python3.11/site-packages && \
-    rm -rf torch/include torch/share torch/bin torch/test torchgen/packaged && \
+    rm -rf torch/include torch/share torch/test && \
     find . -type d \( -name tests -o -name test \) -not -path './torch/*' -not -path './numpy/*' -prune -exec rm -rf {} + && \
     find . -name '*.a' -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
