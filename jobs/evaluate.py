@@ -69,7 +69,8 @@ def evaluate(
         report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
         durable.write_json(folder / "metrics.json", {**provenance, **scores})
     console.table(
-        f"phase {checkpoint.phase} on {scores['films']} test films", ("class", "precision", "recall", "F1", "AUROC", "films"),
+        f"phase {checkpoint.phase} on {scores['films']} test films",
+        ("class", "precision", "recall", "F1", "AUROC", "films"),
         metrics.table_rows(scores),
     )
     console.say(f"accuracy {scores['accuracy']:.3f} · macro-F1 {scores['macro_f1']:.3f} · results in {folder}")

@@ -52,7 +52,8 @@ def predict_batch(
     cores = cpu.usable_cores(cpus)
     torch.set_num_threads(cores)
     checkpoint = checkpoints.load(
-        checkpoint_path or runs_dir / f"best_{backbone}.pt", "Train a model first (make all), or name one with --checkpoint_path."
+        checkpoint_path or runs_dir / f"best_{backbone}.pt",
+        "Train a model first (make all), or name one with --checkpoint_path.",
     )
     predictor = Predictor(checkpoint, workers or cores, batch_size)
     counts: Counter[str] = Counter()
@@ -89,7 +90,14 @@ def _csv_row(
 ) -> dict[str, Any]:
     path = answer.path.relative_to(root).as_posix()
     if answer.probabilities is None:
-        return {"path": path, "prediction": "", "needs_review": True, "reasons": "unreadable", "error": answer.error, "model": model}
+        return {
+            "path": path,
+            "prediction": "",
+            "needs_review": True,
+            "reasons": "unreadable",
+            "error": answer.error,
+            "model": model,
+        }
     best = int(answer.probabilities.argmax())
     confidence = float(answer.probabilities[best])
     reasons = []

@@ -21,7 +21,10 @@ def split(
     test_fraction: Annotated[float, Flag("share of each class that is scored once, at the end", above=0, below=1)] = 0.1,
     on_contradiction: Annotated[
         str,
-        Flag("what to do with the same bytes under two labels; auto is the dataset's own rule", placeholder="auto|keep:CLASS|drop|fail"),
+        Flag(
+            "what to do with the same bytes under two labels; auto is the dataset's own rule",
+            placeholder="auto|keep:CLASS|drop|fail",
+        ),
     ] = "auto",
     group_by: Annotated[
         str,

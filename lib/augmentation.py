@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lib import torchvision_import  # noqa: F401  (before torchvision)
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
+from lib.torchvision_import import torchvision
+
+functional = torchvision.transforms.v2.functional
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def augment(grey: np.ndarray, augmentation: Augmentation, seed: int, epoch: int,
         translate=[round(float(d * augmentation.translation * side)) for d in draw[1:3]],
         scale=1 + float(draw[3] * augmentation.scaling),
         shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
+        interpolation=torchvision.transforms.InterpolationMode.BILINEAR,
         fill=0,
     )
     image = functional.adjust_brightness(image, 1 + float(draw[4] * augmentation.brightness))

@@ -101,7 +101,7 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
     if pretrained is not None:
         original.load_state_dict(_fitting_state(backbone, original, pretrained), strict=False)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(backbone.features, classes))
-    parts = OrderedDict(
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
         trunk=nn.Sequential(*_modules(original, backbone.trunk)),
         last_block=nn.Sequential(*_modules(original, backbone.last_block)),
         head=head,
@@ -110,16 +110,15 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
 
 
 def _original_architecture(backbone: Backbone) -> "nn.Module":
-    from lib import torchvision_import  # noqa: F401  (before torchvision, also where timm imports it)
+    from lib.torchvision_import import torchvision  # before timm, which imports it too
 
+    model: nn.Module
     if backbone.library == "timm":
         import timm
 
-        model: nn.Module = timm.create_model(backbone.architecture, pretrained=False)
-        return model
-    import torchvision
-
-    model = torchvision.models.get_model(backbone.architecture, weights=None)
+        model = timm.create_model(backbone.architecture, pretrained=False)
+    else:
+        model = torchvision.models.get_model(backbone.architecture, weights=None)
     return model
 
 
@@ -142,7 +141,7 @@ def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "di
     try:
         given: Any = torch.load(file, map_location="cpu", weights_only=True)
         given = given.get("state_dict", given)
-        wanted = {name: tensor for name, tensor in original.state_dict().items()}
+        wanted = original.state_dict()
         if set(wanted) <= set(given):
             state = {name: given[name] for name in wanted}
         else:
@@ -191,7 +190,9 @@ def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None
         build(backbone, classes=2, pretrained=given)
         published = _published_digest(backbone)
         if not sha256_of(given).startswith(published):
-            console.warn(f"{given} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given")
+            console.warn(
+                f"{given} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given"
+            )
         origin = given.name
         copy_file(given, file)
     elif record.exists() and file.exists() and sha256_of(file) == json.loads(record.read_text())["sha256"]:
@@ -221,8 +222,7 @@ def _packaged_file(backbone: Backbone) -> Path:
 
 
 def _published_url(backbone: Backbone) -> str:
-    from lib import torchvision_import  # noqa: F401
-    import torchvision
+    from lib.torchvision_import import torchvision
 
     url: str = torchvision.models.get_model_weights(backbone.architecture)[backbone.weights].url
     return url

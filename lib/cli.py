@@ -91,12 +91,12 @@ class Parameter:
 
     def _check_bounds(self, value: Any) -> None:
         flag = self.flag
-        for bound, holds, words in (
-            (flag.at_least, lambda b: value >= b, "at least"),
-            (flag.above, lambda b: value > b, "more than"),
-            (flag.below, lambda b: value < b, "less than"),
+        for bound, broken, words in (
+            (flag.at_least, flag.at_least is not None and value < flag.at_least, "at least"),
+            (flag.above, flag.above is not None and value <= flag.above, "more than"),
+            (flag.below, flag.below is not None and value >= flag.below, "less than"),
         ):
-            if bound is not None and not holds(bound):
+            if broken:
                 raise UsageError(f"--{self.name} must be {words} {bound:g}, not {value:g}.")
 
 
@@ -284,7 +284,7 @@ def execute(job: Job, argv: Sequence[str]) -> int:
         return FAILED
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise StoppedBySignal(number)
 
 
@@ -303,5 +303,3 @@ def _call_through_fire(job: Job, parameters: dict[str, Parameter], texts: dict[s
     SetParseFns(**{name: parameter.parse for name, parameter in parameters.items()})(component)
     fire.Fire(component, command=[f"--{name}={text}" for name, text in texts.items()], name=job.__name__)
     return exit_code
-
-

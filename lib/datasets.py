@@ -120,9 +120,7 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
         known = handle.split("/versions/")[0] == KAGGLE_THREE_CLASSES.handle
         root = download_from_kaggle(handle, cache_dir / "kagglehub")
         return Source(KAGGLE_THREE_CLASSES if known else Dataset("kaggle", handle), root, f"kaggle:{handle}", may_link=True)
-    raise UsageError(
-        f"--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom, not {dataset!r}."
-    )
+    raise UsageError(f"--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom, not {dataset!r}.")
 
 
 def download_from_kaggle(handle: str, cache: Path) -> Path:
@@ -238,7 +236,9 @@ def _labels(
     # The folder that wraps every class ("chest_xray/") is not a class.
     every = [folders[path] for path in (*labels, *others)]
     depth = 0
-    while others and all(len(parts) > depth + 1 for parts in others.values()) and len({p[depth : depth + 1] for p in every}) == 1:
+    while (
+        others and all(len(parts) > depth + 1 for parts in others.values()) and len({p[depth : depth + 1] for p in every}) == 1
+    ):
         depth += 1
     return labels | {path: re.sub(r"[^\w-]+", "_", parts[depth].strip()).upper() for path, parts in others.items()}
 
@@ -259,4 +259,3 @@ def free_space_for(source: Source, films: Sequence[FoundFilm], data_dir: Path) -
     if source.may_link and source.root.stat().st_dev == data_dir.stat().st_dev:
         return 0
     return sum(film.path.stat().st_size for film in films)
-

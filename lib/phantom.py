@@ -154,7 +154,7 @@ def _thorax(x: np.ndarray, y: np.ndarray, anatomy: np.random.Generator) -> tuple
 
 def _texture(rng: np.random.Generator, cells: int) -> np.ndarray:
     """Smooth noise with about `cells` blobs across the film, unit variance."""
-    field = zoom(rng.standard_normal((cells, cells)), (SIDE + 8) / cells, order=1)[:SIDE, :SIDE]
+    field: np.ndarray = zoom(rng.standard_normal((cells, cells)), (SIDE + 8) / cells, order=1)[:SIDE, :SIDE]
     return (field / max(float(field.std()), 1e-6)).astype(np.float32)
 
 

@@ -1,5 +1,6 @@
 """One file → one grey array: opening, measuring and shrinking films in whatever container they come."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,9 +82,10 @@ def _opened(path: Path) -> Image.Image:
     if width * height > MAX_PIXELS:
         image.close()
         raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
-    if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in ("JPEG", "MPO"):
         image.close()
-        raise UnreadableFilmError(f"holds {image.n_frames} frames; one film per file is needed")
+        raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
     return image
 
 
@@ -148,8 +150,6 @@ def find_files(root: Path) -> tuple[list[Path], int]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    import os
-
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in names)

@@ -61,11 +61,15 @@ def overview(predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, 
     sample = right.sample(frac=1, random_state=seed).groupby("label", sort=True).head(2).sort_values("label").head(6)
     worst = wrong.sort_values("confidence", ascending=False).head(6)
     figure = Figure(figsize=(12, 9), layout="constrained")
-    scores_row, *film_rows = figure.subfigures(3, 1, height_ratios=(1.75, 1, 1))
+    scores_row, *film_rows = figure.subfigures(3, 1, height_ratios=(1.75, 1, 1)).flat  # type: ignore[union-attr]
     left, middle, text = scores_row.subplots(1, 3, width_ratios=(1, 1, 0.62))
     _draw_confusion(left, scores)
     _draw_roc(middle, predictions, scores)
-    summary = [f"test films   {scores['films']}", f"accuracy     {scores['accuracy']:.3f}", f"macro-F1     {scores['macro_f1']:.3f}"]
+    summary = [
+        f"test films   {scores['films']}",
+        f"accuracy     {scores['accuracy']:.3f}",
+        f"macro-F1     {scores['macro_f1']:.3f}",
+    ]
     text.text(0, 0.5, "\n".join(summary), family="monospace", fontsize=12, va="center", linespacing=1.8)
     text.axis("off")
     titles = ("Answered right, a random sample", "Answered wrong, the most confident first")
@@ -111,7 +115,9 @@ def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
         return
     answer = f"{_short(row['prediction'])} {row['confidence']:.0%}"
     right = row["label"] == row["prediction"]
-    axes.set_title(answer if right else f"{answer}\nis {_short(row['label'])}", fontsize=8, color="black" if right else "#c53030")
+    axes.set_title(
+        answer if right else f"{answer}\nis {_short(row['label'])}", fontsize=8, color="black" if right else "#c53030"
+    )
 
 
 def _short(name: str) -> str:

@@ -151,7 +151,7 @@ def draw_splits(
     np.random.default_rng(seed).shuffle(order)
     order.sort(key=lambda group: -counts[group].sum())
     fractions = np.array([1 - val_fraction - test_fraction, val_fraction, test_fraction])
-    target = fractions[:, None] * sum(counts.values())[None, :]
+    target = fractions[:, None] * np.sum(list(counts.values()), axis=0)[None, :]
     filled = np.zeros_like(target)
     place = {}
     for group in order:

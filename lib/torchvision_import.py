@@ -1,4 +1,4 @@
-"""Import torchvision even where its wheel and the CPU build of torch do not belong together.
+"""The one place that imports torchvision: it works even where its wheel and the CPU build of torch do not belong together.
 
 The registry's torchvision wheel is linked against CUDA. Beside a CPU-only torch its native operators cannot load, and
 `import torchvision` dies with "operator torchvision::nms does not exist" because it registers a fake kernel for an
@@ -19,12 +19,12 @@ _SCHEMAS = (
 _declared: Any = None  # keeps the declarations alive: they vanish with the library object
 
 
-def prepare() -> None:
-    """Declare the missing schemas, once, and only when the native operators cannot load. Call before the import."""
+def _prepare() -> None:
+    """Declare the missing schemas, once, and only when the native operators cannot load."""
     global _declared
     if _declared is not None or _native_operators_load():
         return
-    _declared = torch.library.Library("torchvision", "DEF")
+    _declared = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
         _declared.define(schema)
 
@@ -37,10 +37,15 @@ def _native_operators_load() -> bool:
     if library is None:
         return False
     try:
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         return True
     except OSError:
         return False
 
 
-prepare()
+_prepare()
+
+import torchvision  # noqa: E402
+import torchvision.transforms.v2  # noqa: E402
+
+__all__ = ["torchvision"]

@@ -267,12 +267,12 @@ class Trainer:
             "val_accuracy": val_accuracy,
             "seconds": round(self.progress.seconds, 2),
         }
-        best = self.progress.best
-        is_best = best is None or (val_accuracy, -val_loss) > (best["val_accuracy"], -best["val_loss"])
+        so_far = self.progress.best
+        is_best = so_far is None or (val_accuracy, -val_loss) > (so_far["val_accuracy"], -so_far["val_loss"])
         if is_best:
             state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-            scores = {"epoch": epoch, "val_accuracy": val_accuracy, "val_loss": val_loss}
-            checkpoints.save(self.best_path, replace(self.template, **scores, state=state))
+            best = replace(self.template, epoch=epoch, val_accuracy=val_accuracy, val_loss=val_loss, state=state)
+            checkpoints.save(self.best_path, best)
             self.progress.best = row
         self.progress.history.append(row)
         write_csv(self.folder / "history.csv", list(row), self.progress.history)
