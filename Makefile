@@ -64,9 +64,10 @@ setup: $(READY) mounts ## make everything ready: .env and image, or .venv where 
 demo: ## the whole chain on generated films, offline, about 3 minutes
 	@$(MAKE) --no-print-directory all DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
 		DATA_DIR=data/demo RUNS_DIR=runs/demo
-	@echo; echo "Look at  runs/demo/evaluation/overview.png  and  runs/demo/predictions/test.csv"
+
 
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
+	@echo "results: $(RUNS_DIR)/evaluation/overview.png, $(ANSWERS)"
 
 ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)

@@ -33,7 +33,6 @@ def evaluate(
         python -m jobs.evaluate
         python -m jobs.evaluate --checkpoint_path runs/phase_a/best_efficientnet_b0.pt --output runs/evaluation/phase_a
     """
-    import pandas as pd
     import torch
 
     from lib import checkpoints, metrics, report
@@ -55,7 +54,7 @@ def evaluate(
         table = [_csv_row(row, answer, checkpoint.classes) for row, answer in zip(rows, answers, strict=True)]
         durable.write_csv(folder / "predictions.csv", list(table[0]), table)
 
-        predictions = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
+        predictions = metrics.read_predictions(folder / "predictions.csv")
         scores = metrics.score(predictions)
         provenance = {
             "checkpoint": path.name,

@@ -73,7 +73,9 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
     except Exception as error:
-        raise JobError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise JobError(
+            f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
 
 
 def load(path: Path, remedy: str = "Run the train job first (make train-a).") -> Checkpoint:

@@ -1,6 +1,7 @@
 """What a predictions table is worth: every score is computed from its columns, the model is not needed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,15 @@ PROBABILITY = "prob_"  # columns prob_<CLASS>
 def classes_of(predictions: pd.DataFrame) -> list[str]:
     """Class names in the order of the probability columns."""
     return [column.removeprefix(PROBABILITY) for column in predictions.columns if column.startswith(PROBABILITY)]
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a predictions CSV: texts as they stand, `confidence` and probabilities as floats (NaN in rows with an error)."""
+    table = pd.read_csv(path, keep_default_na=False)
+    for column in table.columns:
+        if column == "confidence" or column.startswith(PROBABILITY):
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table
 
 
 def score(predictions: pd.DataFrame) -> dict[str, Any]:

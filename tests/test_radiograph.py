@@ -104,7 +104,8 @@ def _bomb(path: Path) -> Path:
     """A PNG header that promises 40,000 x 40,000 pixels."""
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
     chunk = b"IHDR" + header
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)))
+    data = struct.pack(">I", 1000) + b"IDAT" + b"\0" * 1000
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data)
     return path
 
 

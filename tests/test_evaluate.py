@@ -1,0 +1,65 @@
+"""The evaluate job: a table, numbers from the table, figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from jobs import evaluate, split
+from lib import metrics
+from lib.manifest import read_split
+from tests.conftest import LITE0, dirs, run
+
+
+def test_every_test_film_is_a_row_and_the_scores_are_those_of_the_table(chain: Path) -> None:
+    folder = chain / "runs" / "evaluation"
+    predictions = metrics.read_predictions(folder / "predictions.csv")
+    assert len(predictions) == sum(row.split == "test" for row in read_split(chain / "data"))
+    assert predictions[["prob_NORMAL", "prob_PNEUMONIA", "prob_TUBERCULOSIS"]].sum(axis=1).to_numpy() == pytest.approx(
+        1, abs=1e-5
+    )
+    written = json.loads((folder / "metrics.json").read_text())
+    assert {key: written[key] for key in metrics.score(predictions)} == metrics.score(predictions)
+    assert written["phase"] == "b"
+
+
+def test_the_figures_are_pictures(chain: Path) -> None:
+    for name in ("confusion.png", "roc.png", "overview.png"):
+        with Image.open(chain / "runs" / "evaluation" / name) as image:
+            assert min(image.size) > 300
+
+
+def test_any_checkpoint_can_be_scored_into_a_folder_of_its_own(chain: Path, tmp_path: Path) -> None:
+    a = chain / "runs" / "phase_a" / "best_efficientnet_lite0.pt"
+    assert run(evaluate, "--checkpoint_path", a, "--output", tmp_path / "a", *dirs(chain)) == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+
+
+def test_scores_do_not_depend_on_the_batch_size(chain: Path, tmp_path: Path) -> None:
+    assert run(evaluate, "--batch_size", "3", "--output", tmp_path / "small", *LITE0, *dirs(chain)) == 0
+    first, second = (pd.read_csv(path / "predictions.csv") for path in (chain / "runs/evaluation", tmp_path / "small"))
+    assert first["prediction"].tolist() == second["prediction"].tolist()
+    assert first["confidence"].to_numpy() == pytest.approx(second["confidence"].to_numpy(), abs=1e-4)
+
+
+def test_a_checkpoint_of_another_split_is_refused(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    run(split, "--seed", "9", "--val_fraction", "0.15", "--test_fraction", "0.15", "--data_dir", tmp_path / "data")
+    argv = ["--data_dir", tmp_path / "data", "--runs_dir", chain / "runs", "--output", tmp_path / "out"]
+    assert run(evaluate, *LITE0, *argv) == 1
+    assert "another split" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_test_film_that_cannot_be_read_any_more_is_a_row_and_exit_3(chain: Path, tmp_path: Path) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    victim = next(row for row in read_split(tmp_path / "data") if row.split == "test")
+    (tmp_path / "data" / victim.file).unlink()
+    (tmp_path / "data" / victim.file).write_bytes(b"gone")
+    argv = ["--data_dir", tmp_path / "data", "--runs_dir", chain / "runs", "--output", tmp_path / "out"]
+    assert run(evaluate, *LITE0, *argv) == 3
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert scores["unreadable"] == 1

@@ -1,0 +1,49 @@
+"""Scores from a table alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import metrics
+
+
+@pytest.fixture
+def predictions() -> pd.DataFrame:
+    """Five films worked out by hand, and one that could not be read."""
+    return pd.DataFrame(
+        {
+            "label": ["A", "A", "B", "B", "C", "C"],
+            "prediction": ["A", "B", "B", "B", "A", ""],
+            "prob_A": [0.8, 0.3, 0.1, 0.2, 0.5, ""],
+            "prob_B": [0.1, 0.6, 0.8, 0.7, 0.3, ""],
+            "prob_C": [0.1, 0.1, 0.1, 0.1, 0.2, ""],
+        }
+    )
+
+
+def test_scores_worked_out_by_hand(predictions: pd.DataFrame) -> None:
+    scores = metrics.score(predictions)
+    assert scores["films"] == 5
+    assert scores["unreadable"] == 1
+    assert scores["accuracy"] == pytest.approx(3 / 5)
+    assert scores["per_class"]["A"] == pytest.approx({"precision": 0.5, "recall": 0.5, "f1": 0.5, "auroc": 5 / 6, "films": 2})
+    assert scores["per_class"]["B"]["precision"] == pytest.approx(2 / 3)
+    assert scores["per_class"]["C"]["f1"] == 0
+    assert scores["macro_f1"] == pytest.approx((0.5 + 0.8 + 0) / 3)
+    assert scores["confusion_matrix"] == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_an_absent_class_has_no_auroc(predictions: pd.DataFrame) -> None:
+    assert metrics.score(predictions[predictions["label"] != "C"])["per_class"]["C"]["auroc"] is None
+
+
+def test_random_answers_score_like_chance() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet((1, 1, 1), 3000)
+    names = np.array(["A", "B", "C"])
+    table = pd.DataFrame(probabilities, columns=["prob_A", "prob_B", "prob_C"])
+    table["prediction"] = names[probabilities.argmax(1)]
+    table["label"] = rng.choice(names, 3000)
+    scores = metrics.score(table)
+    assert scores["accuracy"] == pytest.approx(1 / 3, abs=0.03)
+    assert all(values["auroc"] == pytest.approx(0.5, abs=0.03) for values in scores["per_class"].values())

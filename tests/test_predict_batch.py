@@ -1,0 +1,132 @@
+"""The predict_batch job: one row per file, in order, whatever the file is."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from lib.manifest import read_split
+from tests.conftest import film, predict
+
+COLUMNS = [
+    "path",
+    "prediction",
+    "confidence",
+    "prob_NORMAL",
+    "prob_PNEUMONIA",
+    "prob_TUBERCULOSIS",
+    "needs_review",
+    "reasons",
+    "error",
+    "model",
+]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, phantom_films: Path) -> Path:
+    """Two good films in different folders and formats, a broken one, a text, a blank one, an odd name."""
+    folder = tmp_path / "inbox"
+    (folder / "b").mkdir(parents=True)
+    films = sorted(phantom_films.rglob("patient*.png"))
+    (folder / "b" / "two.PNG").write_bytes(films[0].read_bytes())
+    film(folder / "a one.jpg", side=300)
+    (folder / "broken.png").write_bytes(films[1].read_bytes()[:5000])
+    (folder / "notes.txt").write_text("hello")
+    film(folder / 'odd,"name\n.png', side=64)
+    from PIL import Image
+
+    Image.new("L", (200, 200), 30).save(folder / "blank.png")
+    (folder / ".DS_Store").touch()
+    return folder
+
+
+def test_every_file_is_one_row_in_the_order_of_paths(chain: Path, inbox: Path, tmp_path: Path) -> None:
+    assert predict(chain, inbox, tmp_path / "out" / "x.csv") == 3
+    rows = _rows(tmp_path / "out" / "x.csv")
+    assert [row["path"] for row in rows] == [
+        "a one.jpg",
+        "b/two.PNG",
+        "blank.png",
+        "broken.png",
+        "notes.txt",
+        'odd,"name\n.png',
+    ]
+    assert list(rows[0]) == COLUMNS
+    answered = {row["path"] for row in rows if row["prediction"]}
+    assert answered == {"a one.jpg", "b/two.PNG", "blank.png", 'odd,"name\n.png'}
+    for row in rows:
+        assert bool(row["prediction"]) != bool(row["error"])
+        assert row["model"].startswith("efficientnet_lite0@")
+        if row["error"]:
+            assert (row["needs_review"], row["reasons"], row["confidence"]) == ("True", "unreadable", "")
+        else:
+            assert sum(float(row[f"prob_{name}"]) for name in ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")) == pytest.approx(
+                1, abs=1e-5
+            )
+            assert float(row[f"prob_{row['prediction']}"]) == float(row["confidence"])
+    assert "blank" in rows[2]["reasons"]
+
+
+def test_only_good_films_exit_0(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "a.png")
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
+
+
+def test_a_single_file_is_an_input(chain: Path, tmp_path: Path) -> None:
+    path = film(tmp_path / "in" / "a.png")
+    assert predict(chain, path, tmp_path / "x.csv") == 0
+    assert [row["path"] for row in _rows(tmp_path / "x.csv")] == ["a.png"]
+
+
+def test_the_review_threshold_decides_who_is_looked_at(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "a.png")
+    predict(chain, tmp_path / "in", tmp_path / "x.csv", "--review_below", "0.0")
+    predict(chain, tmp_path / "in", tmp_path / "y.csv", "--review_below", "0.999999")
+    assert [_rows(tmp_path / name)[0]["needs_review"] for name in ("x.csv", "y.csv")] == ["False", "True"]
+
+
+def test_the_answers_are_those_of_the_evaluation(chain: Path, tmp_path: Path) -> None:
+    predict(chain, (chain / "data").resolve() / "test", tmp_path / "x.csv")
+    evaluated = {row["path"]: row["confidence"] for row in _rows(chain / "runs" / "evaluation" / "predictions.csv")}
+    predicted = {row["path"]: row["confidence"] for row in _rows(tmp_path / "x.csv")}
+    assert (
+        set(evaluated)
+        == set(predicted)
+        == {row.file.removeprefix("test/") for row in read_split(chain / "data") if row.split == "test"}
+    )
+    assert all(float(evaluated[path]) == pytest.approx(float(predicted[path]), abs=1e-4) for path in evaluated)
+
+
+def test_a_name_that_is_not_utf8_costs_nothing(chain: Path, tmp_path: Path) -> None:
+    good = film(tmp_path / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / os.fsdecode(b"\xff\xfe.png")).write_bytes(good.read_bytes())
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
+    assert len(_rows(tmp_path / "x.csv")) == 1
+
+
+@pytest.mark.parametrize("output", ["x.txt", "folder.csv"])
+def test_a_wrong_output_is_refused_before_the_work(chain: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    film(tmp_path / "in" / "a.png")
+    assert predict(chain, tmp_path / "in", tmp_path / output) == 2
+
+
+def test_an_empty_or_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 1
+    assert predict(chain, tmp_path / "nowhere", tmp_path / "x.csv") == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_without_a_model_the_job_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film(tmp_path / "in" / "a.png")
+    assert predict(tmp_path, tmp_path / "in", tmp_path / "x.csv") == 1
+    assert "make all" in capsys.readouterr().err
