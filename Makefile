@@ -77,16 +77,18 @@ train-a: $(PHASE_A) ## Phase A: the head on a frozen backbone
 train-b: $(PHASE_B) ## Phase B: last block and head, from Phase A's best
 evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
 
+predict: export CXR_INPUT = $(INPUT)
+predict: export CXR_OUTPUT = $(OUTPUT)
 predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv
-	@[ -n '$(INPUT)' ] && [ -n '$(OUTPUT)' ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
-	@[ -e '$(INPUT)' ] || { echo "INPUT $(INPUT) does not exist"; exit 2; }
-	@mkdir -p '$(dir $(OUTPUT))'
+	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
+	@[ -e "$$CXR_INPUT" ] || { echo "INPUT $$CXR_INPUT does not exist"; exit 2; }
+	@mkdir -p "$$(dirname "$$CXR_OUTPUT")"
 ifeq ($(RUNNER),docker)
-	@$(call run,-v "$$(realpath '$(INPUT)')":'/input$(if $(wildcard $(INPUT)/.),,/$(notdir $(INPUT)))':ro \
-		-v "$$(realpath '$(dir $(OUTPUT))')":/output) predict_batch \
-		--input '/input$(if $(wildcard $(INPUT)/.),,/$(notdir $(INPUT)))' --output '/output/$(notdir $(OUTPUT))' $(PREDICT_ARGS)
+	@inside=/input; [ -d "$$CXR_INPUT" ] || inside="/input/$$(basename "$$CXR_INPUT")"; \
+	$(call run,-v "$$(realpath "$$CXR_INPUT")":"$$inside":ro -v "$$(realpath "$$(dirname "$$CXR_OUTPUT")")":/output) \
+		predict_batch --input "$$inside" --output "/output/$$(basename "$$CXR_OUTPUT")" $(PREDICT_ARGS)
 else
-	@$(call JOB,predict_batch) --input '$(INPUT)' --output '$(OUTPUT)' $(PREDICT_ARGS)
+	@$(call JOB,predict_batch) --input "$$CXR_INPUT" --output "$$CXR_OUTPUT" $(PREDICT_ARGS)
 endif
 
 # The chain. Each job writes its target last and whole; the settings files change only when a setting does.
@@ -169,12 +171,12 @@ lint: .venv/installed-dev ## formatting, lint, types, and docs that match the pr
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/cog --check -P -r docs/COMMANDS.md README.md
+	.venv/bin/cog -I . --check -P -r docs/COMMANDS.md
 
 format: .venv/installed-dev ## format the code and regenerate the docs
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
-	.venv/bin/cog -r -P docs/COMMANDS.md README.md
+	.venv/bin/cog -I . -P -r docs/COMMANDS.md
 
 lock: .venv/installed-dev ## pin every package again after a change to requirements*.txt
 	$(PYTHON) -m pip install -q pip-tools

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from lib import cli, console, durable, settings, splitting
 from lib.cli import Flag
-from lib.datasets import DATASETS, FOLDER
+from lib.datasets import DATASETS, FOLDER, Dataset
 from lib.errors import DONE, JobError, UsageError
 from lib.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
 from lib.splitting import SPLITS, Contradiction
@@ -53,8 +53,9 @@ def split(
         if not readable:
             raise JobError(f"no film in {data_dir / 'raw'} can be read; run the ingest job again.")
         contradictions = splitting.find_contradictions(readable)
-        policy = _policy(on_contradiction, data_dir)
-        splitting.check_policy(policy, sorted({record.label for record in readable}))
+        dataset, labels = _dataset(data_dir), sorted({record.label for record in readable})
+        policy = _policy(on_contradiction, dataset, labels)
+        splitting.check_policy(policy, labels)
         excluded = splitting.apply_policy(contradictions, policy)
         excluded |= {record.path: f"unreadable: {record.problem}" for record in records if record.status != "ok"}
 
@@ -71,16 +72,21 @@ def split(
         ]
         _publish(rows, data_dir)
     _print_counts(rows)
-    _print_contradictions(readable, contradictions, policy, on_contradiction == "auto", data_dir)
+    reason = dataset.why_this_policy if policy == dataset.on_contradiction else "no class to prefer"
+    _print_contradictions(readable, contradictions, policy, reason if on_contradiction == "auto" else "")
     _print_groups(rows, readable, persons)
     return DONE
 
 
-def _policy(on_contradiction: str, data_dir: Path) -> str:
-    return _dataset(data_dir).on_contradiction if on_contradiction == "auto" else on_contradiction
+def _policy(on_contradiction: str, dataset: Dataset, labels: Sequence[str]) -> str:
+    """The policy to carry out. `auto` is the dataset's own; where its kept class does not exist, all copies go."""
+    if on_contradiction != "auto":
+        return on_contradiction
+    kept = dataset.on_contradiction.partition(":")[2]
+    return dataset.on_contradiction if kept in labels else "drop"
 
 
-def _dataset(data_dir: Path):  # type: ignore[no-untyped-def]
+def _dataset(data_dir: Path) -> Dataset:
     source = data_dir / "raw" / "source.json"
     name = json.loads(source.read_text())["dataset"] if source.exists() else FOLDER.name
     return DATASETS.get(name, FOLDER)
@@ -109,7 +115,7 @@ def _print_counts(rows: Sequence[SplitRecord]) -> None:
 
 
 def _print_contradictions(
-    films: Sequence[FilmRecord], contradictions: Sequence[Contradiction], policy: str, is_auto: bool, data_dir: Path
+    films: Sequence[FilmRecord], contradictions: Sequence[Contradiction], policy: str, reason: str
 ) -> None:
     if not contradictions:
         console.say("contradictions: none, no bytes lie under two labels.")
@@ -119,7 +125,7 @@ def _print_contradictions(
     ceiling = splitting.accuracy_ceiling(films, contradictions)
     console.say(f"contradictions: {len(contradictions)} films lie under two labels ({listed}).")
     console.say(f"  On the labels as filed no classifier can be right more often than {ceiling:.1%}.")
-    console.say(f"  Policy {policy}{' (auto: ' + _dataset(data_dir).why_this_policy + ')' if is_auto else ''}.")
+    console.say(f"  Policy {policy}{f' (auto: {reason})' if reason else ''}.")
 
 
 def _print_groups(rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]) -> None:

@@ -50,6 +50,17 @@ def test_contradictions_follow_the_policy_and_are_told(data: Path, capsys: pytes
     assert {row.label for row in read_split(data) if not row.split} == {"NORMAL"}
 
 
+def test_where_no_class_is_to_be_preferred_all_copies_leave(
+    make_films: MakeFilms, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_films(cat=20, dog=20)
+    shutil.copy(source / "cat/cat_0.png", source / "dog/twin.png")
+    run(ingest, "--dataset", f"folder:{source}", "--data_dir", tmp_path / "data", *LITE0)
+    assert run(split, "--data_dir", tmp_path / "data") == 0
+    assert sorted(row.path for row in read_split(tmp_path / "data") if not row.split) == ["CAT/cat_0.png", "DOG/twin.png"]
+    assert "Policy drop" in capsys.readouterr().out
+
+
 def test_policy_fail_touches_nothing(data: Path) -> None:
     assert run(split, "--data_dir", data) == 0
     before = (data / "split.csv").read_bytes()
