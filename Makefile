@@ -38,11 +38,13 @@ INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(realpath '$(FOLDER)'
 	$(if $(WEIGHTS),-v "$$(realpath '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':ro)) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
 JOB    = $(call run) $(1)
-# glibc's default gives memory back after every training step and faults it in again.
 else ifeq ($(RUNNER),local)
 READY  := .venv/installed
-run    = DATA_DIR='$(DATA_DIR)' RUNS_DIR='$(RUNS_DIR)' \
-	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(PYTHON) -m jobs.$(1)
+export DATA_DIR RUNS_DIR
+# glibc's default gives memory back after every training step and faults it in again.
+export MALLOC_MMAP_THRESHOLD_ := 4294967296
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+run    = $(PYTHON) -m jobs.$(1)
 INGEST = $(call run,ingest)
 JOB    = $(call run,$(1))
 else

@@ -61,7 +61,7 @@ def predict_batch(
     def rows() -> Iterator[dict[str, Any]]:
         for answer in console.track(predictor.predict(files), "films", len(files)):
             row = _csv_row(answer, root, checkpoint.classes, predictor.name, review_below, LOW_CONTRAST)
-            counts.update({row["prediction"] or "unreadable": 1, "needs review": row["needs_review"]})
+            counts.update({row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
             yield row
 
     columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in checkpoint.classes)]
