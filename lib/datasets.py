@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import console, phantom
+from lib import console, durable, phantom
 from lib.errors import JobError, UsageError
 from lib.radiograph import find_files
 
@@ -15,6 +15,7 @@ GENERIC_ALIASES = {
     "PNEUMONIA": ("pneumonia", "pneumonia_bacterial", "pneumonia_viral", "bacterial_pneumonia", "viral_pneumonia"),
     "TUBERCULOSIS": ("tuberculosis", "tb", "tbc", "tuberculosis_tb"),
 }
+ROOM_FOR_DOWNLOAD = 4_000_000_000  # bytes; Kaggle tells no size beforehand, and the archive and its films lie side by side
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -135,7 +136,8 @@ def download_from_kaggle(handle: str, cache: Path) -> Path:
     cached = _cached_versions(handle, cache)
     if "/versions/" in handle and cached:
         return cached[-1]
-    cache.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(cache)
+    durable.require_room(cache, ROOM_FOR_DOWNLOAD, "downloading and unpacking the dataset")
     os.environ["KAGGLEHUB_CACHE"] = str(cache.resolve())
     try:
         import requests

@@ -56,7 +56,7 @@ def measure(path: Path) -> Measurements:
 def dhash(image: Image.Image) -> str:
     """Difference hash of a grey image as 64 hexadecimal digits (256 bits): is each cell brighter than its left one?
 
-    Same film re-encoded, resized or brightened: a Hamming distance of a few bits. Different films: 18 and more.
+    Same film re-encoded, resized or re-exposed: a Hamming distance of a few bits. Different films: 18 and more.
     Source: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013.
     """
     cells = np.asarray(image.resize((DHASH_SIDE + 1, DHASH_SIDE), Image.Resampling.LANCZOS), dtype=np.int16)
