@@ -2,7 +2,9 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1),$(2))
+hash := \#
+unquote := s/[[:space:]]+$(hash).*//; s/^"(.*)"$$/\1/; s/^'(.*)'$$/\1/
+setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1 | sed -E "$(subst ",\",$(unquote))"),$(2))
 
 DATASET  := $(call setting,DATASET,kaggle)
 BACKBONE := $(call setting,BACKBONE,efficientnet_b0)
@@ -12,6 +14,7 @@ CPUS     := $(call setting,CPUS,0)
 WORKERS  := $(call setting,WORKERS,0)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
+$(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
 RUNNER   := $(or $(call setting,RUNNER),$(shell timeout 10 docker info >/dev/null 2>&1 && echo docker || echo local))
 # The caller; for root the owner of this folder, so that sudo make leaves no files of root's behind.
 UID := $(shell [ "$$(id -u)" = 0 ] && stat -c %u . || id -u)
@@ -93,8 +96,11 @@ else
 	@$(call JOB,predict_batch) --input "$$CXR_INPUT" --output "$$CXR_OUTPUT" $(PREDICT_ARGS)
 endif
 
+# Films that were added, changed or removed at the source since the manifest was written.
+CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print -quit 2>/dev/null))
+
 # The chain. Each job writes its target last and whole; the settings files change only when a setting does.
-$(MANIFEST): $(DATA_DIR)/.settings-ingest | $(READY) mounts
+$(MANIFEST): $(DATA_DIR)/.settings-ingest $(if $(CHANGED),FORCE) | $(READY) mounts
 	@echo "runner: $(RUNNER)"
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
 	@touch $@
@@ -188,5 +194,5 @@ LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-em
 	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
-	rm -rf '$(RUNS_DIR)'/* '$(RUNS_DIR)'/.settings-* data/demo
-	rm -rf '$(DATA_DIR)'/train '$(DATA_DIR)'/val '$(DATA_DIR)'/test '$(SPLIT)' '$(DATA_DIR)'/.settings-*
+	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous evaluation predictions best_*.pt .settings-*)
+	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo

@@ -14,7 +14,7 @@ from lib.datasets import FoundFilm
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, UnreadableFilmError
 from lib.manifest import FilmRecord, read_manifest, write_rows
 from lib.parallel import map_ordered
-from lib.radiograph import Measurements, measure
+from lib.radiograph import Measurements, describe_non_file, measure
 
 
 def ingest(
@@ -61,8 +61,10 @@ def ingest(
         durable.require_room(data_dir, datasets.free_space_for(source, missing, data_dir), "copying the films")
 
         staging = data_dir / f".raw{durable.PARTIAL}"
-        _stage(found, names, unchanged, raw, staging, source.may_link)
-        index = partial(_index, staging=staging, names=names, known=known, unchanged=unchanged)
+        durable.sweep(data_dir)
+        refused = _stage(found, names, unchanged, raw, staging, source.may_link)
+        reusable = {origin: known[origin] for origin in unchanged if known[origin].status == "ok"}
+        index = partial(_index, staging=staging, names=names, reusable=reusable, refused=refused)
         records = list(console.track(map_ordered(index, found, threads), "measuring films", len(found)))
         records.sort(key=lambda record: record.path)
         if list(known.values()) == records:
@@ -93,7 +95,7 @@ def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str
     for film in found:
         if film.origin in names:
             continue
-        file = PurePosixPath(film.origin).name
+        file = PurePosixPath(film.origin).name.replace("\\", "_")
         path = f"{film.label}/{file}"
         if path.casefold() in taken:
             digest = hashlib.sha256(film.origin.encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -120,9 +122,13 @@ def _same_file(source: Path, copy: Path) -> bool:
 
 def _stage(
     found: Sequence[FoundFilm], names: dict[str, str], unchanged: set[str], raw: Path, staging: Path, may_link: bool
-) -> None:
-    """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished."""
+) -> dict[str, str]:
+    """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished.
+
+    Returns what could not be copied, as origin → reason.
+    """
     wanted = set(names.values())
+    refused = {}
     for path in [path for path in staging.rglob("*") if path.is_file()]:
         if path.relative_to(staging).as_posix() not in wanted:
             path.unlink()
@@ -131,35 +137,41 @@ def _stage(
         if _same_file(film.path, target):
             continue
         target.unlink(missing_ok=True)
-        if film.origin in unchanged:
-            durable.link_or_copy(raw / names[film.origin], target)
-        elif may_link:
-            durable.link_or_copy(film.path.resolve(), target)
-        else:
-            durable.copy_file(film.path, target)
+        try:
+            if not film.path.is_file():
+                raise UnreadableFilmError(describe_non_file(film.path))
+            if film.origin in unchanged:
+                durable.link_or_copy(raw / names[film.origin], target)
+            elif may_link:
+                durable.link_or_copy(film.path.resolve(), target)
+            else:
+                durable.copy_file(film.path, target)
+        except (UnreadableFilmError, PermissionError, FileNotFoundError) as error:
+            refused[film.origin] = f"cannot be copied: {getattr(error, 'strerror', None) or error}"
+    return refused
 
 
 def _index(
-    film: FoundFilm, staging: Path, names: dict[str, str], known: dict[str, FilmRecord], unchanged: set[str]
+    film: FoundFilm, staging: Path, names: dict[str, str], reusable: dict[str, FilmRecord], refused: dict[str, str]
 ) -> FilmRecord:
-    if film.origin in unchanged:
-        return known[film.origin]
+    if film.origin in reusable:
+        return reusable[film.origin]
     copy = staging / names[film.origin]
-    measured, problem = Measurements(0, 0, "", ""), ""
+    measured, problem = Measurements(0, 0, "", ""), refused.get(film.origin, "")
     try:
-        measured = measure(copy)
+        measured = measured if problem else measure(copy)
     except UnreadableFilmError as error:
         problem = str(error)
     collection, patient = datasets.source_and_patient(PurePosixPath(film.origin).name)
     return FilmRecord(
         path=names[film.origin],
         label=film.label,
-        sha256=durable.sha256_of(copy),
+        sha256=durable.sha256_of(copy) if copy.exists() else "",
         dhash=measured.dhash,
         width=measured.width,
         height=measured.height,
         mode=measured.mode,
-        bytes=copy.stat().st_size,
+        bytes=copy.stat().st_size if copy.exists() else 0,
         source=collection,
         patient=patient,
         status="unreadable" if problem else "ok",
@@ -171,20 +183,16 @@ def _index(
 def _report(records: Sequence[FilmRecord]) -> int:
     classes = sorted({record.label for record in records})
     collections = Counter((record.source or "unknown", record.label) for record in records)
-    rows = [
-        (source, *(collections.get((source, label), 0) for label in classes)) for source in sorted({s for s, _ in collections})
-    ]
-    console.table("films by collection", ("collection", *classes), [*rows, ("all", *_totals(rows, len(classes)))])
+    sources = sorted({source for source, _ in collections})
+    rows = [(source, *(collections[source, label] for label in classes)) for source in sources]
+    totals = Counter(record.label for record in records)
+    console.table("films by collection", ("collection", *classes), [*rows, ("all", *(totals[label] for label in classes))])
     unreadable = [record for record in records if record.problem]
     for record in unreadable[:10]:
         console.warn(f"{record.path}: {record.problem}")
     if unreadable:
         console.warn(f"{len(unreadable)} of {len(records)} films cannot be read; the manifest says why, split leaves them out.")
     return SOME_INPUTS_UNUSABLE if unreadable else DONE
-
-
-def _totals(rows: Sequence[tuple[object, ...]], classes: int) -> list[int]:
-    return [sum(int(str(row[column + 1])) for row in rows) for column in range(classes)]
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def predict_batch(
 
     Columns: path (below --input), prediction, confidence, prob_<CLASS> for each class, needs_review, reasons, error,
     model. A file that cannot be read has an empty prediction and its reason in error; the job then ends with exit
-    code 3 and the table is complete all the same. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
-    inputs. Not a medical device: a person decides.
+    code 3 and the table is complete all the same. An empty folder gives a table without rows. Hidden and
+    operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
 
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
@@ -65,8 +65,8 @@ def predict_batch(
             yield row
 
     columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in checkpoint.classes)]
-    durable.make_folder(output.parent)
-    durable.write_csv(output, [*columns, "needs_review", "reasons", "error", "model"], rows())
+    with durable.lock(output.parent, f"the table {output.name}", name=f".{output.stem[:100]}.lock"):
+        durable.write_csv(output, [*columns, "needs_review", "reasons", "error", "model"], rows())
     summary = ", ".join(f"{counts[name]} {name}" for name in (*checkpoint.classes, "unreadable", "needs review"))
     console.say(f"{output}: {len(files)} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
@@ -75,8 +75,6 @@ def predict_batch(
 def _inputs(given: Path) -> tuple[Path, list[Path]]:
     if given.is_dir():
         files, passed_over = find_files(given)
-        if not files:
-            raise JobError(f"--input {given} holds no file.")
         if passed_over:
             console.say(f"{passed_over} hidden or operating-system files are not counted as inputs.")
         return given, files

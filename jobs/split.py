@@ -60,7 +60,9 @@ def split(
         excluded |= {record.path: f"unreadable: {record.problem}" for record in records if record.status != "ok"}
 
         persons = splitting.patients(readable, group_by)
-        group_of = dict(zip((film.path for film in readable), splitting.group_films(readable, persons), strict=True))
+        pairs = splitting.near_duplicates([film.dhash for film in readable])
+        groups = splitting.group_films(readable, persons, pairs)
+        group_of = dict(zip((film.path for film in readable), groups, strict=True))
         used = [film for film in readable if film.path not in excluded]
         dealt = splitting.draw_splits(
             [film.label for film in used], [group_of[film.path] for film in used], val_fraction, test_fraction, seed
@@ -70,11 +72,16 @@ def split(
             SplitRecord(r.path, r.label, place.get(r.path, ""), group_of.get(r.path, ""), excluded.get(r.path, ""), r.sha256)
             for r in records
         ]
+        known_persons = _require_whole_groups(rows, readable, persons)
         _publish(rows, data_dir)
     _print_counts(rows)
     reason = dataset.why_this_policy if policy == dataset.on_contradiction else "no class to prefer"
     _print_contradictions(readable, contradictions, policy, reason if on_contradiction == "auto" else "")
-    _print_groups(rows, readable, persons)
+    used_groups = {row.group for row in rows if row.split}
+    console.say(
+        f"groups: {len(used_groups)} groups hold the {len(used)} films, {known_persons} patients are known by name, "
+        f"{len(pairs)} pairs are identical or near-duplicates. Groups on two sides: 0."
+    )
     return DONE
 
 
@@ -128,24 +135,19 @@ def _print_contradictions(
     console.say(f"  Policy {policy}{f' (auto: {reason})' if reason else ''}.")
 
 
-def _print_groups(rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]) -> None:
-    used = [row for row in rows if row.split]
-    sides: dict[str, set[str]] = {}
-    for row in used:
-        sides.setdefault(row.group, set()).add(row.split)
+def _require_whole_groups(rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]) -> int:
+    """Check, before anything is published, that no group and no patient lies on two sides. Returns the patients."""
     person_of = {film.path: person for film, person in zip(films, persons, strict=True) if person}
-    person_sides: dict[str, set[str]] = {}
-    for row in used:
-        if row.path in person_of:
-            person_sides.setdefault(person_of[row.path], set()).add(row.split)
-    crossing = sum(len(found) > 1 for found in (*sides.values(), *person_sides.values()))
+    sides: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row.split:
+            sides.setdefault(("group", row.group), set()).add(row.split)
+            if row.path in person_of:
+                sides.setdefault(("person", person_of[row.path]), set()).add(row.split)
+    crossing = [name for (_, name), found in sides.items() if len(found) > 1]
     if crossing:
-        raise JobError(f"{crossing} groups lie on two sides: this must not happen, please report it.")
-    near = len(splitting.near_duplicates([film.dhash for film in films]))
-    console.say(
-        f"groups: {len(sides)} groups hold the {len(used)} films, {len(person_sides)} patients are known by name, "
-        f"{near} pairs are identical or near-duplicates. Groups on two sides: 0."
-    )
+        raise JobError(f"{len(crossing)} groups lie on two sides, {crossing[0]} first: this must not happen, please report it.")
+    return sum(kind == "person" for kind, _ in sides)
 
 
 if __name__ == "__main__":

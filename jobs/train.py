@@ -16,6 +16,7 @@ from lib.backbones import BACKBONES, build, weights_file
 from lib.cli import Flag
 from lib.errors import DONE, JobError, UsageError
 from lib.manifest import SplitRecord, read_split
+from lib.radiograph import find_files
 
 if TYPE_CHECKING:
     from lib.checkpoints import Checkpoint
@@ -29,7 +30,7 @@ def train(
     phase: Annotated[Literal["a", "b"], Flag("a: head on a frozen backbone; b: last block and head, from Phase A's best")],
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     epochs: Annotated[int | None, Flag(f"passes over the training films; {BY_PHASE}: a 5, b 8", at_least=1)] = None,
-    lr: Annotated[float | None, Flag(f"learning rate of AdamW; {BY_PHASE}: a 3e-4, b 1e-4", above=0)] = None,
+    lr: Annotated[float | None, Flag(f"learning rate of AdamW; {BY_PHASE}: a 3e-4, b 1e-4", above=0, below=1)] = None,
     scheduler: Annotated[
         Literal["step", "cosine"] | None, Flag(f"how the learning rate falls, per epoch; {BY_PHASE}: a step, b cosine")
     ] = None,
@@ -62,11 +63,12 @@ def train(
     statistics included. Phase B counts Phase A's score as epoch 0, so it is never worse on validation.
 
     The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
-    bit-identical weights. State is saved after every epoch and every minute. Changed settings start a new run; the
-    folder of the earlier one becomes runs/phase_<a|b>.previous.
+    bit-identical weights. State is saved after every epoch, every minute and on a
+    signal. Changed settings start a new run; the
+    folder of a finished one becomes runs/phase_<a|b>.previous.
 
     Refused before any work: --nofreeze_backbone together with --fine_tune_last_block, --checkpoint_path without
-    resuming, a checkpoint of another backbone or other classes, a class without training or validation films.
+    resuming, a checkpoint of another backbone, other classes or another split, a class without training or validation films.
 
     Examples:
         python -m jobs.train --phase a
@@ -103,9 +105,9 @@ def train(
     with durable.lock(runs_dir, "the runs folder"):
         rows = read_split(data_dir)
         classes, films = _films(rows, data_dir)
-        start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes)
         folder = runs_dir / f"phase_{phase}"
         data_digest = durable.sha256_of(data_dir / "split.csv")
+        start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes, data_digest)
         parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
         fingerprint = _fingerprint(plan, classes, data_digest, parent)
         published = runs_dir / f"best_{backbone}.pt"
@@ -113,7 +115,8 @@ def train(
             _publish_checkpoint(folder / published.name, published)
             console.say(f"{folder} holds this very run, finished; nothing to do (--restart trains anew).")
             return DONE
-        _prepare_folder(folder, fingerprint, restart)
+        durable.sweep(runs_dir)
+        _prepare_folder(folder, fingerprint, restart, start)
         trainer = _trainer(plan, start, films, classes, data_dir, folder, data_digest, parent, cores, workers or cores)
         _write_config(folder, plan, classes, fingerprint, data_digest, parent, cores)
         if trainer.restore(fingerprint):
@@ -134,7 +137,7 @@ def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...]
         missing = [label for label in classes if not any(row.label == label for row in members)]
         if missing:
             raise JobError(f"{data_dir / name} has no film of {', '.join(missing)}. Run the split job again.")
-        on_disk = {path.relative_to(data_dir).as_posix() for path in (data_dir / name).rglob("*") if path.is_file()}
+        on_disk = {path.relative_to(data_dir).as_posix() for path in find_files(data_dir / name)[0]}
         strangers = on_disk ^ {row.file for row in members}
         if strangers:
             raise JobError(
@@ -145,11 +148,13 @@ def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...]
     return classes, films
 
 
-def _starting_checkpoint(plan: "Plan", given: Path | None, runs_dir: Path, classes: Sequence[str]) -> "Checkpoint | None":
+def _starting_checkpoint(
+    plan: "Plan", given: Path | None, runs_dir: Path, classes: Sequence[str], data_digest: str
+) -> "Checkpoint | None":
     """What the run starts from; None is ImageNet.
 
-    runs/best_<backbone>.pt holds Phase B's own result once it is finished. A second Phase B starts where the first
-    one did, from Phase A, unless that file is named with --checkpoint_path.
+    runs/best_<backbone>.pt becomes this phase's own result once it is finished. A second run of the phase starts
+    where the first one did: each phase keeps what it started from as start.pt.
     """
     from lib import checkpoints
 
@@ -157,17 +162,26 @@ def _starting_checkpoint(plan: "Plan", given: Path | None, runs_dir: Path, class
         return None
     path = given or runs_dir / f"best_{plan.backbone}.pt"
     start = checkpoints.load(path)
-    phase_a = runs_dir / "phase_a" / path.name
-    if given is None and start.phase == plan.phase == "b" and phase_a.exists():
-        path, start = phase_a, checkpoints.load(phase_a)
+    for folder in (runs_dir / f"phase_{plan.phase}", runs_dir / f"phase_{plan.phase}.previous"):
+        own, kept = folder / f"best_{plan.backbone}.pt", folder / "start.pt"
+        if start.phase == plan.phase and kept.exists() and own.exists() and checkpoints.load(own).digest == start.digest:
+            path, start = kept, checkpoints.load(kept)
+            break
     checkpoints.require_fit(path, start, plan.backbone, classes)
+    if start.data_digest != data_digest:
+        raise JobError(
+            f"{path} was trained on another split than {plan.phase.upper()} would be: its training films may be among the "
+            "validation and test films now. Run Phase A on this split first, or restore the split."
+        )
     console.say(f"starting from {path}: Phase {start.phase.upper()}, validation accuracy {start.val_accuracy:.3f}")
     return start
 
 
 def _fingerprint(plan: "Plan", classes: Sequence[str], data_digest: str, parent: str) -> str:
-    """Equal for two runs if and only if they are to end with the same weights."""
+    """Two runs with the same fingerprint end with the same weights."""
     deciding = {**asdict(plan), "classes": list(classes), "data": data_digest, "parent": parent, "torch": version("torch")}
+    if plan.scheduler != "step":
+        del deciding["step_size"], deciding["gamma"]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
@@ -176,16 +190,23 @@ def _is_finished(folder: Path, fingerprint: str) -> bool:
     return summary.exists() and bool(json.loads(summary.read_text())["fingerprint"] == fingerprint)
 
 
-def _prepare_folder(folder: Path, fingerprint: str, restart: bool) -> None:
-    """Keep an interrupted run with the same fingerprint; move any other aside, one generation back."""
+def _prepare_folder(folder: Path, fingerprint: str, restart: bool, start: "Checkpoint | None") -> None:
+    """Keep an interrupted run with the same fingerprint; move a finished one aside, one generation back."""
+    from lib import checkpoints
+
     config = folder / "config.json"
     same = config.exists() and json.loads(config.read_text())["fingerprint"] == fingerprint
     finished = (folder / "summary.json").exists()
-    if folder.exists() and (restart or finished or not same):
+    if finished:
         previous = folder.with_name(folder.name + ".previous")
         shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
+    elif folder.exists() and (restart or not same):
+        shutil.rmtree(folder)
     durable.make_folder(folder)
+    durable.sweep(folder)
+    if start:
+        checkpoints.save(folder / "start.pt", start)
 
 
 def _trainer(

@@ -4,6 +4,7 @@ Reading the table needs no torch, so that a mistyped flag is refused at once.
 """
 
 import json
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -188,14 +189,11 @@ def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None
         if not given.is_file():
             raise JobError(f"--weights {given}: there is no such file.")
         build(backbone, classes=2, pretrained=given)
-        published = _published_digest(backbone)
-        if not sha256_of(given).startswith(published):
-            console.warn(
-                f"{given} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given"
-            )
+        _say_if_not_published(backbone, given)
         origin = given.name
         copy_file(given, file)
     elif record.exists() and file.exists() and sha256_of(file) == json.loads(record.read_text())["sha256"]:
+        _say_if_not_published(backbone, file)
         return file
     elif backbone.library == "timm":
         packaged = _packaged_file(backbone)
@@ -207,6 +205,12 @@ def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None
         origin = _download(backbone, file)
     write_json(record, {"backbone": backbone.name, "sha256": sha256_of(file), "origin": origin})
     return file
+
+
+def _say_if_not_published(backbone: Backbone, file: Path) -> None:
+    published = _published_digest(backbone)
+    if not sha256_of(file).startswith(published):
+        console.warn(f"{file} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given")
 
 
 def _cached(backbone: Backbone, cache_dir: Path) -> tuple[Path, Path]:
@@ -238,6 +242,8 @@ def _download(backbone: Backbone, file: Path) -> str:
 
     url = _published_url(backbone)
     console.say(f"downloading the ImageNet weights of {backbone.name}: {url}")
+    waiting = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds; a silent network would hang the download for ever
     try:
         torch.hub.download_url_to_file(url, str(file), hash_prefix=_published_digest(backbone), progress=False)
     except Exception as error:
@@ -247,4 +253,6 @@ def _download(backbone: Backbone, file: Path) -> str:
             f"  --weights FILE                    that file, brought here by other means (WEIGHTS=FILE for make)\n"
             "  BACKBONE=efficientnet_lite0       a backbone whose weights come with the installation"
         ) from error
+    finally:
+        socket.setdefaulttimeout(waiting)
     return url

@@ -12,13 +12,14 @@ import signal
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from dotenv import dotenv_values
+from dotenv import load_dotenv
 
 from lib import console
 from lib.errors import DONE, FAILED, JobError, StoppedBySignal, UsageError
@@ -180,8 +181,9 @@ def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> Command
             raise UsageError(f"unexpected argument {word!r}: every setting is a flag, written --name value.")
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
-        if not equals and name not in parameters and name.startswith("no") and _is_switch(parameters, name[2:]):
-            name, value = name[2:], "False"
+        negated = name.removeprefix("no").removeprefix("_")
+        if not equals and name not in parameters and name.startswith("no") and _is_switch(parameters, negated):
+            name, value = negated, "False"
         elif name not in parameters:
             raise UsageError(f"unknown flag --{name}.{did_you_mean('--' + name, ['--' + known for known in parameters])}")
         elif not equals:
@@ -203,19 +205,18 @@ def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
 
 
 def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Check every value; fill in the environment and .env. Returns texts for Fire and a line per non-default value.
+    """Check every value; fill in the environment. Returns texts for Fire and a line per non-default value.
 
     Raises:
         UsageError: a value that the annotation does not take, or a required flag that is missing.
     """
-    environment = {**{key: value or "" for key, value in dotenv_values(".env").items()}, **os.environ}
     checked: dict[str, str] = {}
     overrides: list[str] = []
     for name, parameter in parameters.items():
         setting = parameter.flag if isinstance(parameter.flag, Setting) else None
         text, origin = texts.get(name), f"--{name}"
-        if text is None and setting and environment.get(setting.env, "") != "":
-            text, origin = environment[setting.env], f"{setting.env} in the environment"
+        if text is None and setting and os.environ.get(setting.env, "") != "":
+            text, origin = os.environ[setting.env], f"{setting.env} in the environment"
         if text is None:
             if parameter.default is inspect.Parameter.empty:
                 raise UsageError(f"--{name} {parameter.metavar} is required: {parameter.flag.help}.")
@@ -261,6 +262,7 @@ def execute(job: Job, argv: Sequence[str]) -> int:
         if command_line.help:
             print(help_text(job))
             return DONE
+        load_dotenv(".env")  # what is set already wins
         texts, overrides = resolve(parameters, command_line.values)
         if overrides:
             console.say(f"{job.__name__}: {' · '.join(overrides)}")
@@ -282,6 +284,31 @@ def execute(job: Job, argv: Sequence[str]) -> int:
             traceback.print_exc()
         console.fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)")
         return FAILED
+
+
+@contextmanager
+def stops_held_back() -> Iterator[Callable[[], None]]:
+    """Hold SIGTERM and SIGINT back while the block runs: the yielded function raises what came, when it is called.
+
+    A second signal is not held back.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if arrived:
+            raise StoppedBySignal(number)
+        arrived.append(number)
+
+    def raise_if_stopped() -> None:
+        if arrived:
+            raise StoppedBySignal(arrived[0])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield raise_if_stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

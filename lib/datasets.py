@@ -120,7 +120,7 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
             raise UsageError(f"--dataset kaggle:{handle} is not of the form kaggle:OWNER/NAME or kaggle:OWNER/NAME/versions/N.")
         known = handle.split("/versions/")[0] == KAGGLE_THREE_CLASSES.handle
         root = download_from_kaggle(handle, cache_dir / "kagglehub")
-        return Source(KAGGLE_THREE_CLASSES if known else Dataset("kaggle", handle), root, f"kaggle:{handle}", may_link=True)
+        return Source(KAGGLE_THREE_CLASSES if known else Dataset(handle, handle), root, f"kaggle:{handle}", may_link=True)
     raise UsageError(f"--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom, not {dataset!r}.")
 
 
@@ -139,6 +139,8 @@ def download_from_kaggle(handle: str, cache: Path) -> Path:
     durable.make_folder(cache)
     durable.require_room(cache, ROOM_FOR_DOWNLOAD, "downloading and unpacking the dataset")
     os.environ["KAGGLEHUB_CACHE"] = str(cache.resolve())
+    if os.environ.get("KAGGLE_JSON"):
+        os.environ.setdefault("KAGGLE_CONFIG_DIR", str(Path(os.environ["KAGGLE_JSON"]).expanduser().parent))
     try:
         import requests
 
@@ -196,12 +198,15 @@ def scan(source: Source, classes: Sequence[str] = ()) -> tuple[list[FoundFilm], 
     """
     files, _ = find_files(source.root)
     folders = {path: _parts(path.relative_to(source.root).parent) for path in files}
-    wanted = tuple(classes) or source.dataset.classes
-    labels = _labels(folders, source.dataset.aliases, wanted)
-    found = [FoundFilm(path.relative_to(source.root).as_posix(), path, labels[path]) for path in files if path in labels]
-    outside = [path.relative_to(source.root).as_posix() for path in files if path not in labels]
+    by_alias = _by_alias(source.dataset)
+    wanted = tuple(by_alias.get(_canonical(name), _class_name(name)) for name in classes) or source.dataset.classes
+    labels = _labels(folders, by_alias, wanted)
+    found = [FoundFilm(_origin(path, source.root), path, labels[path]) for path in files if path in labels]
+    outside = [_origin(path, source.root) for path in files if path not in labels]
     present = sorted({film.label for film in found})
-    missing = [name for name in wanted if name not in present] + _empty_class_folders(source, present)
+    missing = [name for name in wanted if name not in present]
+    if not wanted:
+        missing = _empty_class_folders(source, present)
     if missing or len(present) < 2:
         raise JobError(
             f"{source.description}: no film found for {', '.join(missing) or 'a second class'} "
@@ -212,6 +217,19 @@ def scan(source: Source, classes: Sequence[str] = ()) -> tuple[list[FoundFilm], 
     return found, outside
 
 
+def _origin(path: Path, root: Path) -> str:
+    """Path within the source as text; bytes that are not UTF-8 become backslash escapes."""
+    return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _class_name(folder: str) -> str:
+    return re.sub(r"[^\w-]+", "_", folder.strip()).upper()
+
+
+def _by_alias(dataset: Dataset) -> dict[str, str]:
+    return {_canonical(alias): label for label, names in dataset.aliases.items() for alias in (label, *names)}
+
+
 def _parts(folder: Path) -> tuple[str, ...]:
     return tuple(part for part in folder.parts if _canonical(part) not in SPLIT_FOLDERS)
 
@@ -220,10 +238,7 @@ def _canonical(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
-def _labels(
-    folders: dict[Path, tuple[str, ...]], aliases: dict[str, tuple[str, ...]], wanted: Sequence[str]
-) -> dict[Path, str]:
-    by_alias = {_canonical(alias): label for label, names in aliases.items() for alias in (label, *names)}
+def _labels(folders: dict[Path, tuple[str, ...]], by_alias: dict[str, str], wanted: Sequence[str]) -> dict[Path, str]:
     if wanted:
         by_alias = {alias: label for alias, label in by_alias.items() if label in wanted}
         by_alias |= {_canonical(name): name for name in wanted}
@@ -242,14 +257,14 @@ def _labels(
         others and all(len(parts) > depth + 1 for parts in others.values()) and len({p[depth : depth + 1] for p in every}) == 1
     ):
         depth += 1
-    return labels | {path: re.sub(r"[^\w-]+", "_", parts[depth].strip()).upper() for path, parts in others.items()}
+    return labels | {path: _class_name(parts[depth]) for path, parts in others.items()}
 
 
 def _empty_class_folders(source: Source, present: Sequence[str]) -> list[str]:
     """Aliased class folders that exist without a film: a transfer that stopped, or a folder that was mistyped."""
-    by_alias = {_canonical(alias): label for label, names in source.dataset.aliases.items() for alias in (label, *names)}
+    by_alias = _by_alias(source.dataset)
     named = {by_alias[_canonical(path.name)] for path in _folders(source.root) if _canonical(path.name) in by_alias}
-    return sorted(named - set(present)) if not source.dataset.classes else []
+    return sorted(named - set(present))
 
 
 def _folders(root: Path) -> list[Path]:
@@ -260,4 +275,4 @@ def free_space_for(source: Source, films: Sequence[FoundFilm], data_dir: Path) -
     """Bytes that copying the films will take: none where they can be hard-linked."""
     if source.may_link and source.root.stat().st_dev == data_dir.stat().st_dev:
         return 0
-    return sum(film.path.stat().st_size for film in films)
+    return sum(film.path.stat().st_size for film in films if film.path.is_file())

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ PARTIAL = ".partial"  # suffix of everything unfinished: safe to delete when no 
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of `path` for writing; it takes the name only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")  # short: the name itself may be as long as names get
     try:
         with open(partial, "wb") as file:
             yield file
@@ -118,14 +119,14 @@ def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
 
 
 @contextmanager
-def lock(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder`/.lock while the block runs. The kernel releases it when the holder dies, however it dies.
+def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
+    """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the holder dies, however.
 
     Raises:
         LockedError: another process holds it (exit 75).
     """
     make_folder(folder)
-    held = FileLock(folder / ".lock")
+    held = FileLock(folder / name)
     try:
         held.acquire(timeout=0)
     except Timeout:
@@ -136,6 +137,13 @@ def lock(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def sweep(folder: Path) -> None:
+    """Delete the unfinished files that killed runs left in `folder`. Call it while holding the folder's lock."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 OWNER_HINT = "In a container, UID and GID in .env must be those of the folder's owner (`id -u`, `id -g`)."

@@ -18,7 +18,7 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a predictions CSV: texts as they stand, `confidence` and probabilities as floats (NaN in rows with an error)."""
-    table = pd.read_csv(path, keep_default_na=False)
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
     for column in table.columns:
         if column == "confidence" or column.startswith(PROBABILITY):
             table[column] = pd.to_numeric(table[column], errors="coerce")

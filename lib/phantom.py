@@ -5,7 +5,7 @@ cavities, nodules and streaks in the apices. Exposure, contrast, noise, pose, fi
 same distributions for every class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,6 @@ def plan_films(count: int, seed: int) -> list[PlannedFilm]:
 
 
 def _plan_defects(films: list[PlannedFilm], each: int, rng: np.random.Generator) -> list[PlannedFilm]:
-    from dataclasses import replace
-
     defects = []
     normal = [film for film in films if film.label == "NORMAL"]
     for number, index in enumerate(rng.choice(len(normal), min(each, len(normal)), replace=False), start=1):

@@ -3,11 +3,13 @@
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from lib.errors import UnreadableFilmError
 
@@ -15,6 +17,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; anything larger is refused by its header, before decoding
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 
+warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but readable metadata
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, with a message that names it
 
 
@@ -37,8 +40,8 @@ def read_grey(path: Path, side: int) -> np.ndarray:
     Raises:
         UnreadableFilmError: not an image, truncated, too large, several frames.
     """
-    image = _decode_grey(path, 2 * side)
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    with _opened(path) as image:
+        return np.asarray(_decode(image, 2 * side).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def measure(path: Path) -> Measurements:
@@ -48,9 +51,8 @@ def measure(path: Path) -> Measurements:
         UnreadableFilmError: as `read_grey`.
     """
     with _opened(path) as image:
-        width, height = image.size
-        mode = image.mode
-    return Measurements(width, height, mode, dhash(_decode_grey(path, 8 * DHASH_SIDE)))
+        (width, height), mode = image.size, image.mode
+        return Measurements(width, height, mode, dhash(_decode(image, 8 * DHASH_SIDE)))
 
 
 def dhash(image: Image.Image) -> str:
@@ -63,30 +65,40 @@ def dhash(image: Image.Image) -> str:
     return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes().hex()
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a film and check its header. Whatever a hostile file makes the decoders raise becomes one kind of error."""
     try:
         if not path.is_file():
-            raise UnreadableFilmError("not a regular file" if path.exists() else "file not found")
+            raise UnreadableFilmError(describe_non_file(path))
         if path.stat().st_size == 0:
             raise UnreadableFilmError("file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd but readable metadata
-            image = Image.open(path, formats=FORMATS)
+        with Image.open(path, formats=FORMATS) as image:
+            _check_header(image)
+            yield image
+    except UnreadableFilmError:
+        raise
     except UnidentifiedImageError:
         raise UnreadableFilmError(_describe_stranger(path)) from None
-    except OSError as error:
-        raise UnreadableFilmError(error.strerror or str(error)) from error
-    except (ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise UnreadableFilmError(f"damaged header: {error}") from error
+    except Exception as error:  # struct.error, SyntaxError, TypeError …: decoders meet damage in many ways
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UnreadableFilmError(f"damaged or unreadable: {reason or type(error).__name__}") from error
+
+
+def _check_header(image: ImageFile) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        image.close()
         raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in ("JPEG", "MPO"):
-        image.close()
         raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
-    return image
+
+
+def describe_non_file(path: Path) -> str:
+    """Why something that is no regular file cannot be read."""
+    if path.is_dir():
+        return "link to a folder is not followed" if path.is_symlink() else "folder cannot be read"
+    return "not a regular file" if path.exists() else "file not found (or a broken link)"
 
 
 def _describe_stranger(path: Path) -> str:
@@ -97,18 +109,12 @@ def _describe_stranger(path: Path) -> str:
     return f"not an image in a known format ({', '.join(FORMATS)})"
 
 
-def _decode_grey(path: Path, wanted_side: int) -> Image.Image:
+def _decode(image: Image.Image, wanted_side: int) -> Image.Image:
     """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks its every byte."""
-    with _opened(path) as image:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if image.format == "JPEG" and image.mode in ("L", "RGB"):
-                    image.draft("L", (wanted_side, wanted_side))
-                image.load()
-                return _to_grey(ImageOps.exif_transpose(image))
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-            raise UnreadableFilmError(f"damaged image data: {error}") from error
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        image.draft("L", (wanted_side, wanted_side))
+    image.load()
+    return _to_grey(ImageOps.exif_transpose(image))
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
@@ -137,7 +143,8 @@ def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
 def find_files(root: Path) -> tuple[list[Path], int]:
     """Every file below `root` in a stable order, and how many hidden or operating-system files were passed over.
 
-    A file is found once: folders behind symbolic links are not entered.
+    A file is found once: folders behind symbolic links are not entered. A folder that cannot be listed is found in
+    place of its files, so that reading it tells the reason.
     """
     found: list[Path] = []
     passed_over = 0
@@ -149,7 +156,10 @@ def find_files(root: Path) -> tuple[list[Path], int]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix()), passed_over
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+def _walk(root: Path) -> Iterator[Path]:
+    closed: list[Path] = []
+    for parent, folders, names in os.walk(root, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in names)
+        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
+    yield from closed

@@ -28,7 +28,7 @@ WEIGHTS = Setting(
     default=None,
     placeholder="FILE",
 )
-SEED = Setting("start of every random choice; same seed, same result", at_least=0, env="SEED", default=0)
+SEED = Setting("start of every random choice; same seed, same result", at_least=0, below=2**32, env="SEED", default=0)
 CPUS = Setting(
     "cores to use; 0 takes what the container's quota and the affinity mask allow", at_least=0, env="CPUS", default=0
 )

@@ -107,6 +107,8 @@ def patients(films: Sequence[FilmRecord], group_by: str) -> list[str]:
     """
     if group_by == "auto":
         return [film.patient for film in films]
+    if not group_by:
+        raise UsageError("--group_by is empty; give auto, none or a regular expression.")
     if group_by == "none":
         return [""] * len(films)
     try:
@@ -119,9 +121,9 @@ def patients(films: Sequence[FilmRecord], group_by: str) -> list[str]:
     return [(match.group(1) if pattern.groups else match.group(0)) or "" if match else "" for match in matches]
 
 
-def group_films(films: Sequence[FilmRecord], persons: Sequence[str]) -> list[str]:
+def group_films(films: Sequence[FilmRecord], persons: Sequence[str], near_pairs: np.ndarray) -> list[str]:
     """Name the group of each film: same person, same bytes or near-duplicates, also by way of a third film."""
-    edges = [tuple(pair) for pair in near_duplicates([film.dhash for film in films])]
+    edges = [tuple(pair) for pair in near_pairs]
     for keys in (persons, [film.sha256 for film in films]):
         first_with: dict[str, int] = {}
         edges += [(first_with.setdefault(key, index), index) for index, key in enumerate(keys) if key]

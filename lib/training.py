@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib import checkpoints, console
+from lib import checkpoints, cli, console
 from lib.augmentation import Augmentation, augment
 from lib.backbones import Backbone
 from lib.durable import write_csv
-from lib.errors import JobError, UsageError
+from lib.errors import JobError, StoppedBySignal, UsageError
 from lib.parallel import map_ordered
 from lib.radiograph import read_grey
 
@@ -207,7 +207,8 @@ class Trainer:
             self._close_epoch(0, float("nan"), float("nan"))
             self.save(fingerprint)
         while progress.epoch <= self.plan.epochs:
-            self._train_epoch(fingerprint)
+            with cli.stops_held_back() as raise_if_stopped:
+                self._train_epoch(fingerprint, raise_if_stopped)
             films = len(self.train_films)
             self._close_epoch(progress.epoch, progress.loss_sum / films, progress.correct / films)
             self.schedule.step()
@@ -216,7 +217,7 @@ class Trainer:
             self.save(fingerprint)
         return progress
 
-    def _train_epoch(self, fingerprint: str) -> None:
+    def _train_epoch(self, fingerprint: str, raise_if_stopped: Callable[[], None]) -> None:
         plan, progress = self.plan, self.progress
         order = np.random.default_rng([plan.seed, progress.epoch]).permutation(len(self.train_films)).tolist()
         starts = range(0, len(order), plan.batch_size)[progress.step :]
@@ -235,6 +236,12 @@ class Trainer:
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 self.save(fingerprint)
                 saved = time.monotonic()
+            try:
+                raise_if_stopped()
+            except StoppedBySignal:
+                self.save(fingerprint)
+                raise
+        self.save(fingerprint)
 
     def _step(self, images: Tensor, targets: Tensor) -> tuple[float, Tensor]:
         with torch.no_grad():
@@ -243,11 +250,7 @@ class Trainer:
         loss = self.loss(logits, targets)
         value = float(loss)
         if not math.isfinite(value):
-            kept = f"{self.best_path} is kept" if self.best_path.exists() else "nothing was published"
-            raise JobError(
-                f"the loss became {value} in epoch {self.progress.epoch}, batch {self.progress.step + 1}: "
-                f"a learning rate of {self.plan.lr:g} is probably too high, try --lr {self.plan.lr / 10:g}. {kept}."
-            )
+            raise self._diverged(f"the loss became {value} in batch {self.progress.step + 1}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -257,7 +260,7 @@ class Trainer:
         """Score the validation films, add the history row, keep the weights when they are the best so far."""
         val_loss, val_accuracy = self.validate()
         if not math.isfinite(val_loss):
-            raise JobError(f"the validation loss is {val_loss} after epoch {epoch}: lower --lr. {self.best_path} is kept.")
+            raise self._diverged(f"the validation loss became {val_loss}")
         row = {
             "epoch": epoch,
             "lr": self.schedule.get_last_lr()[0] if epoch else 0.0,
@@ -280,6 +283,13 @@ class Trainer:
         console.say(
             f"phase {self.plan.phase}, epoch {epoch} of {self.plan.epochs}: {trained} · val loss {val_loss:.4f}, "
             f"accuracy {val_accuracy:.3f}{' (best)' if is_best else ''} · {self.progress.seconds:.0f} s"
+        )
+
+    def _diverged(self, what: str) -> JobError:
+        kept = f"{self.best_path} is kept" if self.best_path.exists() else "no epoch was finished"
+        return JobError(
+            f"{what} of epoch {self.progress.epoch}: a learning rate of {self.plan.lr:g} is probably too high, "
+            f"try --lr {self.plan.lr / 10:g}. {kept}."
         )
 
     @torch.inference_mode()

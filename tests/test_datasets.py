@@ -53,6 +53,12 @@ def test_named_classes_are_taken_and_all_others_left(tmp_path: Path) -> None:
     assert _labels(source, "A", "B") == {"A/1.png": "A", "B/2.png": "B"}
 
 
+def test_classes_may_be_named_by_an_alias_in_any_case(tmp_path: Path) -> None:
+    source = _source(tmp_path, "normal/1.png", "tb/2.png", "covid/3.png")
+    assert _labels(source, "Normal", "tb") == {"normal/1.png": "NORMAL", "tb/2.png": "TUBERCULOSIS"}
+    assert _labels(source, "Normal", "covid") == {"normal/1.png": "NORMAL", "covid/3.png": "COVID"}
+
+
 @pytest.mark.parametrize("files", [("normal/a.png",), ("a.png",), ()])
 def test_fewer_than_two_classes_are_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
     with pytest.raises(JobError, match="Nothing was changed"):

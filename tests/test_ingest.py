@@ -56,6 +56,30 @@ def test_unreadable_files_are_rows_and_exit_3(make_films: MakeFilms, tmp_path: P
     assert "not an image" in rows["tb/notes.txt"].problem
 
 
+def test_entries_that_cannot_be_copied_are_rows_with_their_reason(make_films: MakeFilms, tmp_path: Path) -> None:
+    source = make_films(normal=3, tb=3)
+    (source / "tb" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(source / "tb" / "pipe.png")
+    (source / "tb" / ("n" * 250 + ".png")).write_bytes((source / "tb/tb_0.png").read_bytes())
+    assert _ingest(source, tmp_path / "data") == 3
+    rows = _rows(tmp_path / "data")
+    assert len(rows) == 9
+    assert "broken link" in rows["tb/dangling.png"].problem
+    assert "not a regular file" in rows["tb/pipe.png"].problem
+    assert rows["tb/" + "n" * 250 + ".png"].status == "ok"
+
+
+def test_a_name_that_is_not_utf8_gets_one_that_is_and_stays(make_films: MakeFilms, tmp_path: Path) -> None:
+    source = make_films(normal=3, tb=3)
+    (source / "tb" / os.fsdecode(b"f\xfcr.png")).write_bytes((source / "tb/tb_0.png").read_bytes())
+    assert _ingest(source, tmp_path / "data") == 0
+    row = _rows(tmp_path / "data")["tb/f\\udcfcr.png"]
+    assert (tmp_path / "data/raw" / row.path).exists()
+    before = (tmp_path / "data/raw/manifest.csv").read_bytes()
+    assert _ingest(source, tmp_path / "data") == 0
+    assert (tmp_path / "data/raw/manifest.csv").read_bytes() == before
+
+
 def test_a_second_run_copies_nothing_and_changes_nothing(
     make_films: MakeFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

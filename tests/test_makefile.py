@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment
+from tests.conftest import environment, film
 
 PROJECT = Path(__file__).resolve().parents[1]
 Make = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -81,6 +81,30 @@ def test_a_changed_setting_runs_what_depends_on_it(made: tuple[Path, Make]) -> N
     changed = [*SMALL[:-1], "TRAIN_B_ARGS=--epochs 1 --lr 2e-4"]
     assert _jobs(make("all", *changed)) == ["train", "evaluate", "predict_batch"]
     assert _jobs(make("all", *changed)) == []
+
+
+def test_a_film_added_at_the_source_is_taken_up(tmp_path: Path, phantom_films: Path) -> None:
+    make = _checkout(tmp_path)
+    shutil.copytree(phantom_films, tmp_path / "films")
+    settings = [f"DATASET=folder:{tmp_path / 'films'}", "BACKBONE=efficientnet_lite0"]
+    assert _jobs(make("split", *settings)) == ["ingest", "split"]
+    assert _jobs(make("split", *settings)) == []
+    film(tmp_path / "films/normal/new.png")
+    assert _jobs(make("split", *settings)) == ["ingest", "split"]
+    assert "NORMAL/new.png" in (tmp_path / "data/split.csv").read_text()
+
+
+def test_dotenv_lines_may_be_quoted_and_commented(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    (tmp_path / ".env").write_text('BACKBONE="resnet18" # small\nDATASET=phantom\n')
+    assert "cache/weights/resnet18.json ]" in make("-n", "train-a").stdout
+
+
+@pytest.mark.parametrize("name", ["RUNS_DIR", "DATA_DIR"])
+def test_clean_refuses_an_empty_folder_name(tmp_path: Path, name: str) -> None:
+    done = _checkout(tmp_path)("-n", "clean", f"{name}=")
+    assert done.returncode != 0
+    assert "must not be empty" in done.stderr
 
 
 def test_predict_writes_where_it_is_told(made: tuple[Path, Make], tmp_path: Path) -> None:

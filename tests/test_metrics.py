@@ -1,5 +1,7 @@
 """Scores from a table alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +37,11 @@ def test_scores_worked_out_by_hand(predictions: pd.DataFrame) -> None:
 
 def test_an_absent_class_has_no_auroc(predictions: pd.DataFrame) -> None:
     assert metrics.score(predictions[predictions["label"] != "C"])["per_class"]["C"]["auroc"] is None
+
+
+def test_numeric_class_names_stay_names(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,label,prediction,confidence,prob_0,prob_1\na,0,0,0.9,0.9,0.1\nb,1,1,0.8,0.2,0.8\n")
+    assert metrics.score(metrics.read_predictions(tmp_path / "p.csv"))["accuracy"] == 1
 
 
 def test_random_answers_score_like_chance() -> None:

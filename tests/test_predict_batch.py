@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lib import durable
 from lib.manifest import read_split
 from tests.conftest import film, predict
 
@@ -118,12 +119,23 @@ def test_a_wrong_output_is_refused_before_the_work(chain: Path, tmp_path: Path, 
     assert predict(chain, tmp_path / "in", tmp_path / output) == 2
 
 
-def test_an_empty_or_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_folder_gives_a_table_without_rows(chain: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 1
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
+    assert (tmp_path / "x.csv").read_text().strip() == ",".join(COLUMNS)
+
+
+def test_a_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(chain, tmp_path / "nowhere", tmp_path / "x.csv") == 1
     assert "does not exist" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_second_run_to_the_same_table_is_turned_away(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "a.png")
+    with durable.lock(tmp_path, "x.csv", name=".x.lock"):
+        assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 75
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
 
 
 def test_without_a_model_the_job_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Files into grey arrays: every container, every pixel format, and what is refused."""
 
+import contextlib
 import os
 import struct
 import zlib
@@ -141,7 +142,7 @@ def test_files_are_found_in_a_stable_order_without_hidden_ones(tmp_path: Path) -
         (tmp_path / name).touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
     files, passed_over = find_files(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in files] == ["a/1.png", "b/2.png", "c.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == ["a/1.png", "a/loop", "b/2.png", "c.png"]
     assert passed_over == 2
 
 
@@ -156,3 +157,46 @@ def test_odd_real_files_are_read_or_refused_never_worse() -> None:
     refused = {name: reason for name, reason in outcome.items() if isinstance(reason, str)}
     assert len(outcome) == len(list(ODD_FILES.iterdir()))
     assert all("DICOM" in reason for reason in refused.values())
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.jp2", "a.gif", "pages.tif"])
+def test_damage_of_any_kind_is_one_kind_of_error(tmp_path: Path, name: str) -> None:
+    """Real files, cut and with bytes changed near their headers: read, or refused as unreadable, never anything else."""
+    path = tmp_path / name
+    image = Image.fromarray(PICTURE)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if name in ("a.png", "a.jpg", "a.webp", "a.tif") else {}
+    if name == "pages.tif":
+        options = {"save_all": True, "append_images": [image, image]}
+    image.save(path, **options)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        damaged = bytearray(whole)
+        if number % 3 == 0:
+            damaged = damaged[: int(rng.integers(1, len(whole)))]
+        else:
+            for position in rng.integers(0, min(len(damaged), 400), 4):
+                damaged[position] = rng.integers(256)
+        path.write_bytes(damaged)
+        for read in (lambda: read_grey(path, 32), lambda: measure(path)):
+            with contextlib.suppress(UnreadableFilmError):
+                read()
+
+
+def test_a_folder_that_cannot_be_listed_is_an_entry_not_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film(tmp_path / "open" / "a.png")
+    film(tmp_path / "closed" / "b.png")
+    real_scandir = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    files, _ = find_files(tmp_path)
+    assert [path.name for path in files] == ["closed", "a.png"]
+    with pytest.raises(UnreadableFilmError, match="folder cannot be read"):
+        read_grey(files[0], 32)

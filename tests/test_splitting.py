@@ -83,7 +83,8 @@ def test_groups_join_persons_bytes_and_near_duplicates_by_way_of_third_films() -
         _record("B/4", "s4", "", seed=3),  # looks like 3
         _record("B/5", "s5", "p2", seed=5),
     ]
-    assert splitting.group_films(films, [film.patient for film in films]) == ["A/1", "A/1", "A/1", "A/1", "B/5"]
+    pairs = splitting.near_duplicates([film.dhash for film in films])
+    assert splitting.group_films(films, [film.patient for film in films], pairs) == ["A/1", "A/1", "A/1", "A/1", "B/5"]
 
 
 def test_a_regex_names_the_person() -> None:
@@ -92,7 +93,7 @@ def test_a_regex_names_the_person() -> None:
     assert splitting.patients(films, "none") == ["", "", ""]
 
 
-@pytest.mark.parametrize("pattern", ["(", "patient_[0-9]"])
+@pytest.mark.parametrize("pattern", ["(", "patient_[0-9]", ""])
 def test_a_regex_that_is_broken_or_matches_nothing_is_wrong_usage(pattern: str) -> None:
     with pytest.raises(UsageError, match="--group_by"):
         splitting.patients([_record("A/1.png")], pattern)

@@ -1,6 +1,7 @@
 """The train job: phases, interruptions that leave no trace, and what is refused."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,7 @@ def test_each_phase_leaves_its_files(chain: Path) -> None:
     for phase, epochs in (("a", [1, 2]), ("b", [0, 1, 2])):
         folder = chain / "runs" / f"phase_{phase}"
         expected = {"config.json", "history.csv", "curves.png", BEST, "last.pt", "summary.json"}
+        expected |= {"start.pt"} if phase == "b" else set()
         assert {path.name for path in folder.iterdir()} == expected
         assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == epochs
         config = json.loads((folder / "config.json").read_text())
@@ -174,6 +176,51 @@ def test_a_second_phase_b_starts_from_phase_a_not_from_the_first(after_a: Path) 
     first = _summary(after_a, "b")["weights_sha256"]
     assert _train(after_a, "b", "--restart") == 0
     assert _summary(after_a, "b")["weights_sha256"] == first
+
+
+def test_phase_b_goes_on_from_a_checkpoint_that_came_alone_and_repeats_itself(chain: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to((chain / "data").resolve())
+    (tmp_path / "runs").mkdir()
+    shutil.copy(chain / "runs/phase_a" / BEST, tmp_path / "runs" / BEST)
+    assert _train(tmp_path, "b") == 0
+    assert _summary(tmp_path, "b")["weights_sha256"] == _summary(chain, "b")["weights_sha256"]
+    assert _train(tmp_path, "b", "--restart") == 0
+    assert _summary(tmp_path, "b")["weights_sha256"] == _summary(chain, "b")["weights_sha256"]
+
+
+def test_a_checkpoint_of_another_split_is_refused(tmp_path: Path, chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    shutil.copytree(chain / "runs" / "phase_a", tmp_path / "runs" / "phase_a")
+    shutil.copy(chain / "runs/phase_a" / BEST, tmp_path / "runs" / BEST)
+    run(split, "--seed", "5", "--val_fraction", "0.15", "--test_fraction", "0.15", "--data_dir", tmp_path / "data")
+    assert _train(tmp_path, "b") == 1
+    assert "another split" in capsys.readouterr().err
+
+
+def test_failed_attempts_do_not_cost_a_finished_run(after_a: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = _summary(after_a, "a")
+    monkeypatch.setattr(training, "class_weights", lambda *_: torch.full((3,), float("nan")))
+    for lr in ("0.01", "0.02", "0.03"):
+        assert _train(after_a, "a", "--lr", lr) == 1
+    assert json.loads((after_a / "runs/phase_a.previous/summary.json").read_text()) == finished
+
+
+def test_sigterm_between_batches_saves_the_batch(root: Path, chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real signal, sent by the process to itself inside the second batch."""
+    real_step, done = Trainer._step, []
+
+    def step(self: Trainer, *batch: torch.Tensor) -> tuple[float, torch.Tensor]:
+        done.append(1)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert _train(root, "a") == 143
+    assert checkpoints.load_state(root / "runs/phase_a/last.pt")["progress"]["step"] == 2
+    monkeypatch.undo()
+    assert _train(root, "a") == 0
+    assert _summary(root, "a")["weights_sha256"] == _summary(chain, "a")["weights_sha256"]
 
 
 def test_a_loss_that_is_no_number_stops_with_the_reason_and_keeps_the_best(
