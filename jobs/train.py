@@ -63,9 +63,8 @@ def train(
     statistics included. Phase B counts Phase A's score as epoch 0, so it is never worse on validation.
 
     The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
-    bit-identical weights. State is saved after every epoch, every minute and on a
-    signal. Changed settings start a new run; the
-    folder of a finished one becomes runs/phase_<a|b>.previous.
+    bit-identical weights. State is saved after every epoch, every minute and on a signal. Changed settings start a new
+    run; the folder of a finished one becomes runs/phase_<a|b>.previous.
 
     Refused before any work: --nofreeze_backbone together with --fine_tune_last_block, --checkpoint_path without
     resuming, a checkpoint of another backbone, other classes or another split, a class without training or validation films.
