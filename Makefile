@@ -15,6 +15,7 @@ WORKERS  := $(call setting,WORKERS,0)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
 $(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
+$(if $(word 2,$(DATA_DIR))$(word 2,$(RUNS_DIR)),$(error DATA_DIR and RUNS_DIR must not hold spaces))
 RUNNER   := $(or $(call setting,RUNNER),$(shell timeout 10 docker info >/dev/null 2>&1 && echo docker || echo local))
 # The caller; for root the owner of this folder, so that sudo make leaves no files of root's behind.
 UID := $(shell [ "$$(id -u)" = 0 ] && stat -c %u . || id -u)

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from lib import backbones, cli, console, cpu, datasets, durable, settings
 from lib.cli import Flag
-from lib.datasets import FoundFilm
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, UnreadableFilmError
+from lib.datasets import FoundFilm, Source
+from lib.errors import DONE, SOME_INPUTS_UNUSABLE, UnreadableFilmError, UsageError
 from lib.manifest import FilmRecord, read_manifest, write_rows
 from lib.parallel import map_ordered
 from lib.radiograph import Measurements, describe_non_file, measure
@@ -49,6 +49,7 @@ def ingest(
         raw = data_dir / "raw"
         durable.recover_folder(raw)
         source = datasets.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
+        _require_apart(source, data_dir)
         found, outside = datasets.scan(source, classes)
         if outside:
             console.warn(f"{len(outside)} files lie outside any class folder and are left out, the first: {outside[0]}")
@@ -67,7 +68,7 @@ def ingest(
         index = partial(_index, staging=staging, names=names, reusable=reusable, refused=refused)
         records = list(console.track(map_ordered(index, found, threads), "measuring films", len(found)))
         records.sort(key=lambda record: record.path)
-        if list(known.values()) == records:
+        if not missing and list(known.values()) == records:
             shutil.rmtree(staging)
             console.say(f"{raw} already holds these {len(records)} films; nothing was copied.")
         else:
@@ -79,6 +80,13 @@ def ingest(
             durable.swap_folder(staging, raw)
             console.say(f"{raw}: {len(missing)} films copied, {len(unchanged)} were there.")
     return _report(records)
+
+
+def _require_apart(source: Source, data_dir: Path) -> None:
+    """A source that lies in the data folder, or around it, would take our own files for films."""
+    root, own = source.root.resolve(), data_dir.resolve()
+    if not source.may_link and (root == own or root in own.parents or own in root.parents):
+        raise UsageError(f"--dataset {source.description} and --data_dir {data_dir} lie in one another; keep the source apart.")
 
 
 def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str, str]:

@@ -43,6 +43,7 @@ def predict_batch(
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
     root, files = _inputs(input)
+    files = [path for path in files if path.absolute() != output.absolute()]  # a table of an earlier run is no film
 
     import torch
 

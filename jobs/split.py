@@ -4,12 +4,12 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from lib import cli, console, durable, settings, splitting
 from lib.cli import Flag
-from lib.datasets import DATASETS, FOLDER, Dataset
+from lib.datasets import DATASETS, FOLDER, Dataset, class_or_split
 from lib.errors import DONE, JobError, UsageError
 from lib.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
 from lib.splitting import SPLITS, Contradiction
@@ -77,6 +77,7 @@ def split(
     _print_counts(rows)
     reason = dataset.why_this_policy if policy == dataset.on_contradiction else "no class to prefer"
     _print_contradictions(readable, contradictions, policy, reason if on_contradiction == "auto" else "")
+    _warn_of_unused_folders(readable, group_by)
     used_groups = {row.group for row in rows if row.split}
     console.say(
         f"groups: {len(used_groups)} groups hold the {len(used)} films, {known_persons} patients are known by name, "
@@ -88,7 +89,8 @@ def split(
 def _policy(on_contradiction: str, dataset: Dataset, labels: Sequence[str]) -> str:
     """The policy to carry out. `auto` is the dataset's own; where its kept class does not exist, all copies go."""
     if on_contradiction != "auto":
-        return on_contradiction
+        kind, colon, kept = on_contradiction.partition(":")
+        return f"{kind}:{kept.upper()}" if colon else on_contradiction
     kept = dataset.on_contradiction.partition(":")[2]
     return dataset.on_contradiction if kept in labels else "drop"
 
@@ -133,6 +135,18 @@ def _print_contradictions(
     console.say(f"contradictions: {len(contradictions)} films lie under two labels ({listed}).")
     console.say(f"  On the labels as filed no classifier can be right more often than {ceiling:.1%}.")
     console.say(f"  Policy {policy}{f' (auto: {reason})' if reason else ''}.")
+
+
+def _warn_of_unused_folders(films: Sequence[FilmRecord], group_by: str) -> None:
+    """Folders below the class folders may be patients, or may not: say that `auto` took no notice of them."""
+    unknown = [PurePosixPath(film.origin).parent for film in films if not film.patient]
+    labels = {film.label for film in films}
+    folders = {folder for folder in unknown if folder.name and class_or_split(folder.name) not in (*labels, "")}
+    if group_by == "auto" and folders:
+        console.warn(
+            f"{len(folders)} folders such as {min(folders)} lie below the class folders and were not taken for patients. "
+            "If each is one patient, run split again with --group_by '([^/]+)/[^/]+$'."
+        )
 
 
 def _require_whole_groups(rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]) -> int:

@@ -121,6 +121,8 @@ def train(
         if trainer.restore(fingerprint):
             console.say(f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}")
         progress = trainer.run(fingerprint)
+        if durable.sha256_of(data_dir / "split.csv") != data_digest:
+            raise JobError("split.csv changed during the training; nothing was published. Run the train job again.")
         _publish(trainer, progress.history, fingerprint, published)
     return DONE
 

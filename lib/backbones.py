@@ -143,13 +143,18 @@ def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "di
         given: Any = torch.load(file, map_location="cpu", weights_only=True)
         given = given.get("state_dict", given)
         wanted = original.state_dict()
+        if len(given) < len(wanted):
+            raise JobError(f"{file} has {len(given)} tensors, {backbone.name} needs {len(wanted)}: it is of another network.")
         if set(wanted) <= set(given):
             state = {name: given[name] for name in wanted}
         else:
             state = dict(zip(wanted, given.values(), strict=True))
         mismatched = [name for name in wanted if state[name].shape != wanted[name].shape]
+    except JobError:
+        raise
     except Exception as error:
-        raise JobError(f"{file} is not a state dict of {backbone.name}: {error}") from error
+        reason = (str(error) or type(error).__name__).split(". ")[0].splitlines()[0]
+        raise JobError(f"{file} is not a state dict of {backbone.name}: {reason}.") from error
     if mismatched:
         raise JobError(f"{file} does not fit {backbone.name}: {mismatched[0]} has another shape.")
     return state

@@ -6,6 +6,7 @@ annotation, and Fire receives nothing but flags that are known to be right.
 """
 
 import difflib
+import errno
 import inspect
 import os
 import signal
@@ -78,6 +79,8 @@ class Parameter:
         Raises:
             UsageError: says what the flag takes, and the nearest valid choice.
         """
+        if self.type is Path and not self.optional and not text.strip():
+            raise UsageError(f"--{self.name} is empty; it takes a path.")
         if self.optional and text.lower() in ("none", ""):
             return None
         if self.choices and text not in self.choices:
@@ -216,7 +219,7 @@ def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[di
         setting = parameter.flag if isinstance(parameter.flag, Setting) else None
         text, origin = texts.get(name), f"--{name}"
         if text is None and setting and os.environ.get(setting.env, "") != "":
-            text, origin = os.environ[setting.env], f"{setting.env} in the environment"
+            text, origin = os.environ[setting.env], f"{setting.env} in the environment or .env"
         if text is None:
             if parameter.default is inspect.Parameter.empty:
                 raise UsageError(f"--{name} {parameter.metavar} is required: {parameter.flag.help}.")
@@ -280,6 +283,11 @@ def execute(job: Job, argv: Sequence[str]) -> int:
         console.fail(f"{stop}; what was finished is kept, the same command takes it up again.")
         return stop.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            console.fail(
+                f"the disk is full ({error.filename or 'while writing'}). Free some space and run the same command again."
+            )
+            return FAILED
         if debug:
             traceback.print_exc()
         console.fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)")

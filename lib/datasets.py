@@ -222,6 +222,13 @@ def _origin(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
+def class_or_split(folder: str) -> str:
+    """The class that a folder of this name would be; empty for the name of a split."""
+    if _canonical(folder) in SPLIT_FOLDERS:
+        return ""
+    return _by_alias(FOLDER).get(_canonical(folder), _class_name(folder))
+
+
 def _class_name(folder: str) -> str:
     return re.sub(r"[^\w-]+", "_", folder.strip()).upper()
 

@@ -312,7 +312,9 @@ class Trainer:
             try:
                 grey = read_grey(films[index].path, self.backbone.input_side)
             except JobError as error:
-                raise JobError(f"{films[index].path}: {error}. Run the ingest and split jobs again.") from error
+                raise JobError(
+                    f"{films[index].path}: {error}. The films changed during the training: run the jobs again from ingest."
+                ) from error
             return grey if epoch is None else augment(grey, self.plan.augmentation, self.plan.seed, epoch, index)
 
         greys: list[np.ndarray] = []

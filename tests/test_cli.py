@@ -96,6 +96,7 @@ def test_switches(job: Spy, argv: list[str], value: bool) -> None:
         (["--phase", "a", "--freeze", "maybe"], "True or False"),
         (["--phase", "a", "--phase", "b"], "twice"),
         (["--phase"], "needs a value"),
+        (["--phase", "a", "--folder", ""], "--folder is empty"),
         (["--phase", "a", "stray"], "unexpected argument 'stray'"),
         (["--phase", "a", "--", "--trace"], "unexpected argument '--'"),
     ],

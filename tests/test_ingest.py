@@ -92,6 +92,23 @@ def test_a_second_run_copies_nothing_and_changes_nothing(
     assert "nothing was copied" in capsys.readouterr().out
 
 
+def test_a_film_that_was_lost_or_damaged_in_raw_is_brought_again(make_films: MakeFilms, tmp_path: Path) -> None:
+    source = make_films(normal=3, tb=3)
+    _ingest(source, tmp_path / "data")
+    before = _tree(tmp_path / "data/raw")
+    (tmp_path / "data/raw/NORMAL/normal_0.png").unlink()
+    (tmp_path / "data/raw/NORMAL/normal_1.png").write_text("junk")
+    assert _ingest(source, tmp_path / "data") == 0
+    assert _tree(tmp_path / "data/raw") == before
+
+
+def test_a_source_in_or_around_the_data_folder_is_refused(make_films: MakeFilms, tmp_path: Path) -> None:
+    source = make_films(normal=3, tb=3)
+    assert _ingest(source, source / "data") == 2
+    assert _ingest(tmp_path / "source", tmp_path / "data") == 0
+    assert _ingest(tmp_path / "data" / "raw", tmp_path / "data") == 2
+
+
 def test_only_what_is_missing_or_changed_is_copied(
     make_films: MakeFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,13 @@ def test_an_empty_folder_gives_a_table_without_rows(chain: Path, tmp_path: Path)
     assert (tmp_path / "x.csv").read_text().strip() == ",".join(COLUMNS)
 
 
+def test_an_earlier_table_in_the_input_folder_is_no_film(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "a.png")
+    for _ in range(2):
+        assert predict(chain, tmp_path, tmp_path / "x.csv") == 0
+    assert len(_rows(tmp_path / "x.csv")) == 1
+
+
 def test_a_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(chain, tmp_path / "nowhere", tmp_path / "x.csv") == 1
     assert "does not exist" in capsys.readouterr().err

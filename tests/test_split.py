@@ -9,7 +9,7 @@ import pytest
 from jobs import ingest, split
 from lib.manifest import read_manifest, read_split
 from lib.torchvision_import import torchvision
-from tests.conftest import LITE0, run
+from tests.conftest import LITE0, film, run
 
 MakeFilms = Callable[..., Path]
 
@@ -59,6 +59,24 @@ def test_where_no_class_is_to_be_preferred_all_copies_leave(
     assert run(split, "--data_dir", tmp_path / "data") == 0
     assert sorted(row.path for row in read_split(tmp_path / "data") if not row.split) == ["CAT/cat_0.png", "DOG/twin.png"]
     assert "Policy drop" in capsys.readouterr().out
+
+
+def test_folders_that_may_be_patients_are_pointed_out(
+    make_films: MakeFilms, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_films(normal=0, tb=0)
+    for number in range(24):
+        film(source / ("normal" if number % 2 else "tb") / f"pat{number // 2}" / f"{number}.png", seed=number)
+    run(ingest, "--dataset", f"folder:{source}", "--data_dir", tmp_path / "data", *LITE0)
+    fractions = ["--val_fraction", "0.2", "--test_fraction", "0.2", "--data_dir", tmp_path / "data"]
+    assert run(split, *fractions) == 0
+    assert "not taken for patients" in capsys.readouterr().err
+    assert run(split, *fractions, "--group_by", "([^/]+)/[^/]+$") == 0
+    assert "not taken for patients" not in capsys.readouterr().err
+    sides: dict[str, set[str]] = {}
+    for row, record in zip(read_split(tmp_path / "data"), read_manifest(tmp_path / "data"), strict=True):
+        sides.setdefault(Path(record.origin).parent.name, set()).add(row.split)
+    assert all(len(found) == 1 for found in sides.values())
 
 
 def test_policy_fail_touches_nothing(data: Path) -> None:
@@ -122,8 +140,8 @@ def test_without_a_manifest_the_job_says_what_to_run(tmp_path: Path, capsys: pyt
 def test_patients_and_near_duplicates_of_generated_films_stay_together(ready: Path) -> None:
     rows = {row.path: row for row in read_split(ready / "data")}
     sides: dict[str, set[str]] = {}
-    for film in read_manifest(ready / "data"):
-        if film.patient and rows[film.path].split:
-            sides.setdefault(film.patient, set()).add(rows[film.path].split)
+    for record in read_manifest(ready / "data"):
+        if record.patient and rows[record.path].split:
+            sides.setdefault(record.patient, set()).add(rows[record.path].split)
     assert len(sides) > 20
     assert all(len(found) == 1 for found in sides.values())

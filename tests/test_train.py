@@ -197,6 +197,23 @@ def test_a_checkpoint_of_another_split_is_refused(tmp_path: Path, chain: Path, c
     assert "another split" in capsys.readouterr().err
 
 
+def test_a_split_that_changes_during_the_training_stops_the_publication(
+    tmp_path: Path, ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ready / "data", tmp_path / "data")
+    real_run = Trainer.run
+
+    def change_and_run(self: Trainer, fingerprint: str) -> training.Progress:
+        with open(tmp_path / "data/split.csv", "a") as file:
+            file.write("\n")
+        return real_run(self, fingerprint)
+
+    monkeypatch.setattr(Trainer, "run", change_and_run)
+    assert _train(tmp_path, "a") == 1
+    assert "changed during the training" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / BEST).exists()
+
+
 def test_failed_attempts_do_not_cost_a_finished_run(after_a: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = _summary(after_a, "a")
     monkeypatch.setattr(training, "class_weights", lambda *_: torch.full((3,), float("nan")))
