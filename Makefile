@@ -157,9 +157,9 @@ image: .env ## build the container image
 	@touch $@
 
 .venv/installed: requirements-torch.txt requirements.lock
-	@echo "no container engine is used: installing into .venv (log: .venv/install.log)"
+	@echo "installing into .venv (log: .venv/install.log)"
 	@mkdir -p .venv; : > .venv/install.log
-	@python3.11 -m venv .venv >> .venv/install.log 2>&1
+	@python3.11 -m venv .venv >> .venv/install.log 2>&1 || { cat .venv/install.log; echo "Python 3.11 with venv is needed."; exit 1; }
 	@# PyTorch's CPU index, one try; elsewhere the general index, whose torch may bring CUDA packages.
 	@{ $(PYTHON) -m pip install --no-deps --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
 		|| $(PYTHON) -m pip install "$$(grep ^torch= requirements-torch.txt)"; \
