@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from lib import cli, console, cpu, durable, settings
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
-from lib.manifest import SplitRecord, read_split
+from lib.manifest import SplitRecord, read_split, read_split_digest
 
 
 def evaluate(
@@ -61,7 +61,7 @@ def evaluate(
             "phase": checkpoint.phase,
             "model": predictor.name,
             "weights_sha256": checkpoint.digest,
-            "split_sha256": durable.sha256_of(data_dir / "split.csv"),
+            "split_sha256": read_split_digest(data_dir),
         }
         report.confusion(scores, folder / "confusion.png")
         report.roc(predictions, scores, folder / "roc.png")
@@ -83,7 +83,7 @@ def _require_untouched_test(checkpoint: Any, rows: list[SplitRecord], data_dir: 
     """A score on another split than the one trained on may count training films: refuse it."""
     if not rows:
         raise JobError(f"{data_dir / 'split.csv'} names no test film. Run the split job again.")
-    if checkpoint.data_digest != durable.sha256_of(data_dir / "split.csv"):
+    if checkpoint.data_digest != read_split_digest(data_dir):
         raise JobError(
             "this checkpoint was trained on another split than data/split.csv, so the test films may be among its "
             "training films. Train on this split first, or restore the split (same films, seed and fractions)."

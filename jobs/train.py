@@ -15,7 +15,7 @@ from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES, build, weights_file
 from lib.cli import Flag
 from lib.errors import DONE, JobError, UsageError
-from lib.manifest import SplitRecord, read_split
+from lib.manifest import SplitRecord, read_split, read_split_digest
 from lib.radiograph import find_files
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ def train(
     )
     cores = cpu.usable_cores(cpus)
     with durable.lock(runs_dir, "the runs folder"):
-        rows = read_split(data_dir)
-        classes, films = _films(rows, data_dir)
+        data_digest = read_split_digest(data_dir)  # before the rows: the check at the end then sees any change since
+        classes, films = _films(read_split(data_dir), data_dir)
         folder = runs_dir / f"phase_{phase}"
-        data_digest = durable.sha256_of(data_dir / "split.csv")
         start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes, data_digest)
         parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
         fingerprint = _fingerprint(plan, classes, data_digest, parent)
@@ -121,7 +120,7 @@ def train(
         if trainer.restore(fingerprint):
             console.say(f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}")
         progress = trainer.run(fingerprint)
-        if durable.sha256_of(data_dir / "split.csv") != data_digest:
+        if read_split_digest(data_dir) != data_digest:
             raise JobError("split.csv changed during the training; nothing was published. Run the train job again.")
         _publish(trainer, progress.history, fingerprint, published)
     return DONE

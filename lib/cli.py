@@ -298,7 +298,7 @@ def execute(job: Job, argv: Sequence[str]) -> int:
 def stops_held_back() -> Iterator[Callable[[], None]]:
     """Hold SIGTERM and SIGINT back while the block runs: the yielded function raises what came, when it is called.
 
-    A second signal is not held back.
+    What nobody asked for is raised when the block ends. A second signal is not held back.
     """
     arrived: list[int] = []
 
@@ -317,6 +317,7 @@ def stops_held_back() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    raise_if_stopped()
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lib.durable import write_csv
+from lib.durable import sha256_of, write_csv
 from lib.errors import JobError
 
 Row = TypeVar("Row", "FilmRecord", "SplitRecord")
@@ -70,6 +70,18 @@ def read_split(data_dir: Path) -> list[SplitRecord]:
         JobError: there is none, or it is not a split.
     """
     return _read(data_dir / "split.csv", SplitRecord, "Run the split job first (make split).")
+
+
+def read_split_digest(data_dir: Path) -> str:
+    """SHA-256 of data/split.csv: the identity of the data that a model was trained and scored on.
+
+    Raises:
+        JobError: there is none.
+    """
+    path = data_dir / "split.csv"
+    if not path.exists():
+        raise JobError(f"there is no {path}. Run the split job first (make split).")
+    return sha256_of(path)
 
 
 def _read(path: Path, kind: type[Row], remedy: str) -> list[Row]:

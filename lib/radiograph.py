@@ -135,7 +135,7 @@ def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
     if not np.isfinite(brightest):
         raise ValueError("pixels are not finite numbers")
     full_scale = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest <= 2**bits - 1), brightest)
-    if brightest <= 1.0 and pixels.dtype.kind == "f" and np.any(pixels % 1):
+    if brightest <= 1.0 and np.any(pixels % 1):  # floats in 0..1
         full_scale = 1.0
     return np.clip(np.rint(pixels * (255.0 / full_scale)), 0, 255).astype(np.uint8)
 

@@ -1,5 +1,6 @@
 """The strict command line: what is taken, what is refused before any work, what is printed, and the exit codes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -189,6 +190,17 @@ def test_a_typo_answers_without_importing_torch(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "Did you mean '--epochs'?" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_was_held_back_is_raised_at_the_end_of_the_block_at_the_latest() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    finished = []
+    with pytest.raises(cli.StoppedBySignal) as stop, cli.stops_held_back():
+        os.kill(os.getpid(), signal.SIGTERM)
+        finished.append(True)
+    assert finished == [True]
+    assert stop.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
