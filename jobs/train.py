@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,8 +19,12 @@ from lib.manifest import SplitRecord, read_split, read_split_digest
 from lib.radiograph import find_files
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from lib.augmentation import Film
     from lib.checkpoints import Checkpoint
-    from lib.training import Film, Plan, Trainer
+    from lib.features import FrozenFeatures
+    from lib.training import Plan, Source, Trainer
 
 BY_PHASE = "none takes the phase's own"
 
@@ -49,6 +53,15 @@ def train(
     class_weight_power: Annotated[
         float, Flag("0 ignores class imbalance in the loss, 1 undoes it, 0.5 is between", at_least=0)
     ] = 0.5,
+    cache: Annotated[
+        Literal["on", "off"], Flag("on: frozen layers see each view once, in DATA_DIR/cache; off: in every epoch, by PyTorch")
+    ] = "on",
+    views: Annotated[
+        int | None,
+        Flag("augmented views per film, used in turn; as many as epochs: a fresh one for each", at_least=1, placeholder="auto|N"),
+    ] = None,
+    cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
+    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     restart: Annotated[bool, Flag("do not take up an interrupted or finished run with the same settings")] = False,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
@@ -56,11 +69,16 @@ def train(
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
-    """Train one phase on data/train, keep the best epoch on data/val, write runs/phase_<a|b>/ and runs/best_<backbone>.pt.
+    """Train one phase on data/train, keep the best epoch on data/val; write runs/phase_<a|b>/, runs/best_<backbone>.pt
+    and runs/model/, the compiled model that evaluate and predict_batch use.
 
     Films are made grey, shrunk to the backbone's input and normalised with its statistics; training views are rotated,
     shifted, scaled and exposed a little differently, never mirrored. Frozen layers are frozen whole, BatchNorm
     statistics included. Phase B counts Phase A's score as epoch 0, so it is never worse on validation.
+
+    What is frozen is a pure function, so every view of a film goes through it once and its activations are kept in
+    data/cache/features, for both phases. Views are fewer than epochs when --views says so, or when disk or memory ask for it;
+    where not even one fits, the frozen layers run in every epoch. --nofreeze_backbone trains without a cache.
 
     The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
     bit-identical weights. State is saved after every epoch, every minute and on a signal. Changed settings start a new
@@ -74,7 +92,7 @@ def train(
         python -m jobs.train --phase b --epochs 12 --lr 5e-5
         python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
     """
-    from lib import training
+    from lib import checkpoints, features, training
 
     cells = training.with_phase_defaults(
         phase,
@@ -89,6 +107,7 @@ def train(
     )
     if checkpoint_path is not None and not cells["resume_from_checkpoint"]:
         raise UsageError("--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B).")
+    cached = cache == "on" and cells["freeze_backbone"]
     plan = training.Plan(
         phase=phase,
         backbone=backbone,
@@ -98,6 +117,8 @@ def train(
         gamma=gamma,
         class_weight_power=class_weight_power,
         seed=seed,
+        views=(views or 0) if cached else 0,
+        precision=_precision(precision) if cached else "",
         **cells,
     )
     cores = cpu.usable_cores(cpus)
@@ -107,23 +128,48 @@ def train(
         folder = runs_dir / f"phase_{phase}"
         start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes, data_digest)
         parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
-        fingerprint = _fingerprint(plan, classes, data_digest, parent)
+        identity = {"classes": list(classes), "data": data_digest, "parent": parent, "torch": version("torch")}
+        if cached and views is None:
+            plan = _with_views_of_earlier_run(plan, folder, identity)
         published = runs_dir / f"best_{backbone}.pt"
-        if not restart and _is_finished(folder, fingerprint):
-            _publish_checkpoint(folder / published.name, published)
+        if not restart and _is_finished(folder, _fingerprint(plan, identity)):
+            _publish_again(folder, published)
             console.say(f"{folder} holds this very run, finished; nothing to do (--restart trains anew).")
             return DONE
         durable.sweep(runs_dir)
+        network = _network(plan, start, len(classes), data_dir, cores)
+        source: Source
+        if cached:
+            frozen = _frozen_features(plan, network, films, data_dir, data_digest, cores, workers or cores)
+            room = features.make_room(frozen.folder.parent, frozen.folder, cache_gb)
+            plan = replace(plan, views=_fill(frozen, plan, room))
+            source = features.CachedViews(frozen, _tap(plan), plan.views)
+        else:
+            trunk = training.freeze(network, plan)[0]
+            row = BACKBONES[backbone]
+            source = training.Straight(films, row, trunk, plan.augmentation, seed, workers or cores)
+        fingerprint = _fingerprint(plan, identity)
         _prepare_folder(folder, fingerprint, restart, start)
-        trainer = _trainer(plan, start, films, classes, data_dir, folder, data_digest, parent, cores, workers or cores)
+        template = checkpoints.Checkpoint(backbone, classes, phase, 0, 0.0, 0.0, {}, data_digest, parent)
+        trainer = training.Trainer(plan, network, template, [film.target for film in films["train"]], source, folder)
         _write_config(folder, plan, classes, fingerprint, data_digest, parent, cores)
         if trainer.restore(fingerprint):
             console.say(f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}")
         progress = trainer.run(fingerprint)
         if read_split_digest(data_dir) != data_digest:
             raise JobError("split.csv changed during the training; nothing was published. Run the train job again.")
-        _publish(trainer, progress.history, fingerprint, published)
+        _publish(trainer, progress.history, fingerprint, published, films["val"], cores)
     return DONE
+
+
+def _precision(wanted: str) -> str:
+    from lib.inference import usual_precision
+
+    return usual_precision() if wanted == "auto" else wanted
+
+
+def _tap(plan: "Plan") -> str:
+    return "cut" if plan.fine_tune_last_block else "pooled"
 
 
 def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...], dict[str, "list[Film]"]]:
@@ -177,12 +223,23 @@ def _starting_checkpoint(
     return start
 
 
-def _fingerprint(plan: "Plan", classes: Sequence[str], data_digest: str, parent: str) -> str:
+def _fingerprint(plan: "Plan", identity: dict[str, Any]) -> str:
     """Two runs with the same fingerprint end with the same weights."""
-    deciding = {**asdict(plan), "classes": list(classes), "data": data_digest, "parent": parent, "torch": version("torch")}
+    deciding = {**asdict(plan), **identity}
     if plan.scheduler != "step":
         del deciding["step_size"], deciding["gamma"]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _with_views_of_earlier_run(plan: "Plan", folder: Path, identity: dict[str, Any]) -> "Plan":
+    """The number of views that the run to go on with had chosen: the disk may be fuller now."""
+    config = folder / "config.json"
+    if config.exists():
+        earlier = json.loads(config.read_text())
+        same = replace(plan, views=earlier["plan"].get("views", 0))
+        if _fingerprint(same, identity) == earlier["fingerprint"]:
+            return same
+    return plan
 
 
 def _is_finished(folder: Path, fingerprint: str) -> bool:
@@ -209,42 +266,89 @@ def _prepare_folder(folder: Path, fingerprint: str, restart: bool, start: "Check
         checkpoints.save(folder / "start.pt", start)
 
 
-def _trainer(
-    plan: "Plan",
-    start: "Checkpoint | None",
-    films: dict[str, "list[Film]"],
-    classes: tuple[str, ...],
-    data_dir: Path,
-    folder: Path,
-    data_digest: str,
-    parent: str,
-    cores: int,
-    readers: int,
-) -> "Trainer":
+def _network(plan: "Plan", start: "Checkpoint | None", classes: int, data_dir: Path, cores: int) -> "nn.Sequential":
     import torch
-
-    from lib.checkpoints import Checkpoint
-    from lib.training import Trainer
 
     torch.set_num_threads(cores)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, and nothing reads such memory
     torch.manual_seed(plan.seed)
     row = BACKBONES[plan.backbone]
-    network = build(row, len(classes), None if start else weights_file(row, data_dir / "cache"))
+    network = build(row, classes, None if start else weights_file(row, data_dir / "cache"))
     if start:
         network.load_state_dict(start.state)
-    template = Checkpoint(plan.backbone, classes, plan.phase, 0, 0.0, 0.0, {}, data_digest, parent)
-    console.say(
-        f"phase {plan.phase}: {plan.backbone}, {len(films['train'])} training and {len(films['val'])} validation films, "
-        f"{cores} cores, {plan.epochs} epochs"
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _frozen_features(
+    plan: "Plan",
+    network: "nn.Sequential",
+    films: dict[str, "list[Film]"],
+    data_dir: Path,
+    data_digest: str,
+    cores: int,
+    readers: int,
+) -> "FrozenFeatures":
+    from lib import checkpoints, export, inference
+    from lib.augmentation import read_film
+    from lib.features import FrozenFeatures, Recipe
+
+    row = BACKBONES[plan.backbone]
+    backbone_state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+    recipe = Recipe(
+        backbone=row.name,
+        input_side=row.input_side,
+        augmentation=plan.augmentation,
+        seed=plan.seed,
+        split_sha256=data_digest,
+        weights_sha256=checkpoints.digest_of_weights(backbone_state),
+        precision=plan.precision,
+        setup=f"{inference.numeric_setup()} pillow {version('pillow')}",
     )
-    return Trainer(plan, row, network, template, films["train"], films["val"], folder, readers)
+
+    def write_graphs(folder: Path) -> None:
+        calibration = [read_film(film, row.input_side) for film in export.sample(films["val"], export.CALIBRATION_FILMS)]
+        export.write_graphs(folder, export.Taps(network), row, calibration)
+
+    return FrozenFeatures(data_dir / "cache" / "features" / recipe.key, recipe, films, write_graphs, cores, readers)
+
+
+def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
+    """Choose the number of views, compute what the cache lacks of them, and return it. 0: not even one fits.
+
+    Phase A's pass through the graph gives Phase B's activations as well: as many as have room are kept beside its own.
+    """
+    from lib.features import AUTO_VIEWS, TAPS, views_that_fit
+
+    tap, memory = _tap(plan), cpu.usable_memory()
+    room -= frozen.bytes_of("val", *TAPS)
+    per_view = frozen.bytes_of("train", tap)
+    fitting = views_that_fit(min(plan.epochs, AUTO_VIEWS), per_view, room, memory)
+    views = plan.views or fitting
+    if views * per_view > room:
+        raise JobError(
+            f"--views {views} needs {views * per_view / 1e9:.1f} GB in {frozen.folder.parent}, {max(room, 0) / 1e9:.1f} GB may "
+            "be used. Give --views auto, a larger --cache_gb, or --cache off."
+        )
+    if not views:
+        console.say(
+            f"no view of the films fits into the cache ({per_view / 1e9:.1f} GB needed, {max(room, 0) / 1e9:.1f} GB allowed): "
+            "the frozen layers run in every epoch"
+        )
+        return 0
+    beside = views_that_fit(views, frozen.bytes_of("train", "cut"), room - views * per_view, memory) if tap == "pooled" else 0
+    chosen = "" if plan.views else f", chosen for {plan.epochs} epochs, {room / 1e9:.1f} GB of disk, {memory / 1e9:.1f} GB of memory"
+    console.say(f"{views} views per film{chosen}")
+    frozen.fill("val", [(0, name) for name in TAPS], "validation films through the frozen layers")
+    wanted = [(view, tap) for view in range(1, views + 1)] + [(view, "cut") for view in range(1, beside + 1)]
+    frozen.fill("train", wanted, f"{views} views of the training films through the frozen layers")
+    return views
 
 
 def _write_config(
     folder: Path, plan: "Plan", classes: Sequence[str], fingerprint: str, data_digest: str, parent: str, cores: int
 ) -> None:
-    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
+    packages = ("torch", "torchvision", "timm", "openvino", "numpy", "pillow")
     content: dict[str, Any] = {
         "fingerprint": fingerprint,
         "plan": asdict(plan),
@@ -258,14 +362,21 @@ def _write_config(
     durable.write_json(folder / "config.json", content)
 
 
-def _publish(trainer: "Trainer", history: list[dict[str, Any]], fingerprint: str, published: Path) -> None:
-    """Write the curves and the checkpoint to use; summary.json comes last and marks the run as finished."""
-    from lib import checkpoints, report
+def _publish(
+    trainer: "Trainer", history: list[dict[str, Any]], fingerprint: str, published: Path, val: Sequence["Film"], cores: int
+) -> None:
+    """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
+    from lib import checkpoints, export, report
+    from lib.augmentation import read_film
 
     folder = trainer.folder
     report.curves(history, trainer.plan.phase, folder / "curves.png")
     best = checkpoints.load(trainer.best_path)
+    trainer.network.load_state_dict(best.state)
+    films = [read_film(film, best.row.input_side) for film in export.sample(val, export.AGREEMENT_FILMS)]
+    card = export.write_model(folder / "model", best, trainer.network, films, cores)
     durable.copy_file(trainer.best_path, published)
+    durable.copy_folder(folder / "model", published.with_name("model"))
     durable.write_json(
         folder / "summary.json",
         {
@@ -280,17 +391,24 @@ def _publish(trainer: "Trainer", history: list[dict[str, Any]], fingerprint: str
     console.say(
         f"{published}: epoch {best.epoch}, validation accuracy {best.val_accuracy:.3f}, weights sha256 {best.digest[:16]}…"
     )
+    if card.bf16:
+        console.say(
+            f"{published.with_name('model')}: in bfloat16 {card.bf16.same_prediction:.1%} of {card.bf16.films} validation films "
+            f"get the same answer as in fp32, probabilities shift by {card.bf16.mean_shift:.4f} on average"
+        )
 
 
-def _publish_checkpoint(own: Path, published: Path) -> None:
-    """Make runs/best_<backbone>.pt this run's again, unless it is that already or Phase B was built on it."""
+def _publish_again(folder: Path, published: Path) -> None:
+    """Make runs/best_<backbone>.pt and runs/model this run's again, unless they are that already or Phase B was built on it."""
     from lib import checkpoints
 
-    if published.exists():
+    own, model = folder / published.name, published.with_name("model")
+    if published.exists() and model.exists():
         mine, theirs = checkpoints.load(own), checkpoints.load(published)
         if theirs.digest == mine.digest or (mine.phase == "a" and theirs.parent_digest == mine.digest):
             return
     durable.copy_file(own, published)
+    durable.copy_folder(folder / "model", model)
 
 
 if __name__ == "__main__":

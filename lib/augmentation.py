@@ -1,13 +1,24 @@
 """Views of a film: what a positioning or an exposure could have been. The same (seed, epoch, film) gives the same view."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lib.errors import JobError
+from lib.radiograph import read_grey
 from lib.torchvision_import import torchvision
 
 functional = torchvision.transforms.v2.functional
+
+
+@dataclass(frozen=True)
+class Film:
+    """A training or validation film: its file and the index of its class."""
+
+    path: Path
+    target: int
 
 
 @dataclass(frozen=True)
@@ -39,3 +50,17 @@ def augment(grey: np.ndarray, augmentation: Augmentation, seed: int, epoch: int,
     )
     image = functional.adjust_brightness(image, 1 + float(draw[4] * augmentation.brightness))
     return np.asarray(functional.adjust_contrast(image, 1 + float(draw[5] * augmentation.contrast)))
+
+
+def read_film(film: Film, side: int) -> np.ndarray:
+    """`read_grey` of a film that the split job could read.
+
+    Raises:
+        JobError: it cannot be read any more.
+    """
+    try:
+        return read_grey(film.path, side)
+    except JobError as error:
+        raise JobError(
+            f"{film.path}: {error}. The films changed during the training: run the jobs again from ingest."
+        ) from error

@@ -5,7 +5,7 @@ Reading the table needs no torch, so that a mistyped flag is refused at once.
 
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from lib.durable import copy_file, make_folder, sha256_of, write_json
 from lib.errors import JobError
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor, nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,6 +109,16 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
         head=head,
     )
     return nn.Sequential(parts)
+
+
+def to_input(greys: "Sequence[ndarray]", backbone: Backbone) -> "Tensor":
+    """Stack `(side, side) uint8` films to `(B, 3, side, side) float32`, grey in every channel, normalised."""
+    import numpy as np
+    import torch
+
+    grey = torch.from_numpy(np.stack(greys)).to(torch.float32).div_(255).unsqueeze(1)
+    mean, std = torch.tensor(backbone.mean).view(3, 1, 1), torch.tensor(backbone.std).view(3, 1, 1)
+    return ((grey - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def _original_architecture(backbone: Backbone) -> "nn.Module":

@@ -81,7 +81,7 @@ class Parameter:
         """
         if self.type is Path and not self.optional and not text.strip():
             raise UsageError(f"--{self.name} is empty; it takes a path.")
-        if self.optional and text.lower() in ("none", ""):
+        if self.optional and text.lower() in ("none", "auto", ""):
             return None
         if self.choices and text not in self.choices:
             hint = did_you_mean(text, self.choices)

@@ -1,4 +1,4 @@
-"""How many cores this process may really use. Oversubscribed threads make everything slower, containers above all."""
+"""How many cores and how much memory this process may really use, inside a container or outside."""
 
 import os
 from pathlib import Path
@@ -29,3 +29,19 @@ def usable_cores(wanted: int = 0, root: Path = CGROUP) -> int:
     if wanted > 0:
         cores = min(cores, wanted)
     return max(1, cores)
+
+
+def usable_memory(root: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of memory: the machine's, or less where the container has a limit (cgroup v2 `memory.max`, v1)."""
+    limits = []
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int((root / name).read_text()))
+        except (OSError, ValueError):  # no such version, or "max"
+            continue
+    try:
+        total = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+        limits.append(int(total.split()[1]) * 1024)
+    except (OSError, StopIteration):
+        pass
+    return min(limits, default=4 << 30)

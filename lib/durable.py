@@ -96,6 +96,15 @@ def swap_folder(new: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def copy_folder(source: Path, final: Path) -> None:
+    """Put a copy of the flat folder `source`, linked where possible, in the place of `final`, whole or not at all."""
+    partial = final.with_name(f".{final.name}.new{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in source.iterdir():
+        link_or_copy(path, partial / path.name)
+    swap_folder(partial, final)
+
+
 def recover_folder(final: Path) -> None:
     """Undo a `swap_folder` that was killed between its two renames."""
     old = final.with_name(f".{final.name}.old{PARTIAL}")

@@ -1,20 +1,187 @@
-"""A trained checkpoint applied to files: probabilities in input order, one result per file whatever the file is."""
+"""The compiled model applied to films, in input order and without torch: runs/model/ read, checked, fed through a queue."""
 
+import json
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from lib import backbones
-from lib.checkpoints import Checkpoint
-from lib.errors import UnreadableFilmError
+from lib.durable import recover_folder, sha256_of, write_json
+from lib.errors import JobError, UnreadableFilmError
+from lib.openvino_import import ov
 from lib.parallel import map_ordered
 from lib.radiograph import read_grey
-from lib.training import to_input
 
+FORMAT = 1
+FILMS_PER_REQUEST = 4  # 2 and 8 were within 3 % on two cores
+LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
+Key = TypeVar("Key")
+Outputs = tuple[np.ndarray, ...]
+
+
+def usual_precision() -> str:
+    """What this CPU computes fastest in: bf16 where it has instructions for it, else fp32."""
+    fastest = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    return "bf16" if fastest == ov.Type.bf16 else "fp32"
+
+
+def numeric_setup() -> str:
+    """What a result's last bits may depend on besides the graph: the library and the kind of CPU."""
+    core = ov.Core()
+    capabilities = sorted(set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"BF16", "FP16", "INT8"})
+    return f"openvino {ov.__version__} {core.get_property('CPU', 'FULL_DEVICE_NAME')} {' '.join(capabilities)}"
+
+
+class Graph:
+    """A graph compiled for this CPU.
+
+    Each core has a stream of one thread and a fixed number of films per request: a film's answer does not depend on
+    the number of cores or on its neighbours.
+    """
+
+    def __init__(self, folder: Path, precision: str, cores: int) -> None:
+        """`folder` holds what `lib.export.write_graphs` wrote; `precision` is "fp32" or "bf16"."""
+        core = ov.Core()
+        model = core.read_model(folder / f"{precision}.xml")
+        model.reshape([FILMS_PER_REQUEST, *list(model.inputs[0].shape)[1:]])
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "NUM_STREAMS": cores,
+            "INFERENCE_NUM_THREADS": cores,
+            "ENABLE_CPU_PINNING": False,  # the kernel knows which cores of a container are free
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        self.output_shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
+        self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self._requests = [compiled.create_infer_request() for _ in range(2 * cores)]
+
+    def stream(self, films: Iterable[tuple[Key, np.ndarray | None]]) -> Iterator[tuple[Key, Outputs | None]]:
+        """Per item, in order: its key and one array per output. Items without a film (None) pass through.
+
+        Films are `(side, side) uint8`. At most two requests per core are under way, so memory does not grow with `films`.
+        """
+        free, busy = deque(self._requests), deque[tuple[Any, list[tuple[Key, np.ndarray | None]]]]()
+        try:
+            for batch in _batches(films):
+                if not free:
+                    yield from _finish(busy, free)
+                request = free.popleft()
+                _start(request, [film for _, film in batch if film is not None])
+                busy.append((request, batch))
+            while busy:
+                yield from _finish(busy, free)
+        finally:
+            for request, _ in busy:
+                request.wait()
+
+
+def _batches(films: Iterable[tuple[Key, np.ndarray | None]]) -> Iterator[list[tuple[Key, np.ndarray | None]]]:
+    batch: list[tuple[Key, np.ndarray | None]] = []
+    held = 0
+    for item in films:
+        batch.append(item)
+        held += item[1] is not None
+        if held == FILMS_PER_REQUEST or len(batch) == 16 * FILMS_PER_REQUEST:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _start(request: Any, films: list[np.ndarray]) -> None:
+    if films:
+        data = request.get_input_tensor(0).data
+        for place, film in enumerate(films):
+            data[place, 0] = film
+        data[len(films) :] = 0
+        request.start_async()
+
+
+def _finish(busy: deque[Any], free: deque[Any]) -> Iterator[tuple[Any, Outputs | None]]:
+    request, batch = busy[0]
+    request.wait()
+    outputs = [tensor.data.copy() for tensor in request.output_tensors]
+    busy.popleft()
+    free.append(request)
+    place = 0
+    for key, film in batch:
+        if film is None:
+            yield key, None
+        else:
+            yield key, tuple(output[place] for output in outputs)
+            place += 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close bfloat16 came to fp32 on validation films, measured where the model was made."""
+
+    films: int
+    same_prediction: float  # share of films
+    mean_shift: float  # mean |Δp| over films and classes
+    largest_shift: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """model.json: what the graphs of a model folder are and where they come from."""
+
+    backbone: str
+    classes: tuple[str, ...]
+    input_side: int  # pixels
+    phase: str
+    epoch: int
+    weights_sha256: str
+    split_sha256: str
+    bf16: Agreement | None  # None: made on a CPU without bfloat16
+    files: dict[str, str]  # file name → sha256
+    made_with: dict[str, str]  # package → version
+
+    @property
+    def name(self) -> str:
+        """Backbone and the first digits of the weights' digest: what the `model` column of a CSV says."""
+        return f"{self.backbone}@{self.weights_sha256[:12]}"
+
+    def write(self, folder: Path) -> None:
+        """Write model.json."""
+        write_json(folder / "model.json", {"format": FORMAT, **asdict(self)})
+
+    @staticmethod
+    def read(folder: Path) -> "ModelCard":
+        """Read model.json and check the files beside it against their digests.
+
+        Raises:
+            JobError: no model, an unknown format, or files that changed.
+        """
+        recover_folder(folder)
+        remedy = "Train a model first (make all), or name its folder with --model."
+        try:
+            content = json.loads((folder / "model.json").read_text())
+        except FileNotFoundError:
+            raise JobError(f"there is no model in {folder}. {remedy}") from None
+        except (OSError, ValueError) as error:
+            raise JobError(f"{folder / 'model.json'} cannot be read: {error}. {remedy}") from error
+        if content.pop("format", None) != FORMAT:
+            raise JobError(f"{folder} is not a model of this program. {remedy}")
+        agreement = content.pop("bf16")
+        card = ModelCard(
+            **{**content, "classes": tuple(content["classes"])}, bf16=Agreement(**agreement) if agreement else None
+        )
+        for name, digest in card.files.items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+                raise JobError(f"{folder / name} is missing or damaged: copy the whole folder again, or train again.")
+        return card
+
+    def precision(self, wanted: str) -> str:
+        """ "auto" is bf16 where this CPU has it and the model is known to bear it, else fp32."""
+        if wanted != "auto":
+            return wanted
+        bears_it = self.bf16 is not None and self.bf16.mean_shift <= LARGEST_SHIFT
+        return usual_precision() if bears_it else "fp32"
 
 
 @dataclass(frozen=True)
@@ -28,45 +195,38 @@ class Prediction:
 
 
 class Predictor:
-    """A network in evaluation mode, ready for batches."""
+    """A model folder, compiled and ready for files."""
 
-    def __init__(self, checkpoint: Checkpoint, threads: int, batch_size: int = 32) -> None:
-        self.checkpoint, self.threads, self.batch_size = checkpoint, threads, batch_size
-        network = backbones.build(checkpoint.row, len(checkpoint.classes))
-        network.load_state_dict(checkpoint.state)
-        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, folder: Path, precision: str, cores: int, readers: int) -> None:
+        """`precision` is "auto", "fp32" or "bf16"; `readers` are the threads that decode films.
 
-    @property
-    def name(self) -> str:
-        """Backbone and the first digits of the weights' digest: what the `model` column of a CSV says."""
-        return f"{self.checkpoint.backbone}@{self.checkpoint.digest[:12]}"
+        Raises:
+            JobError: as `ModelCard.read`.
+        """
+        self.card = ModelCard.read(folder)
+        self.precision = self.card.precision(precision)
+        self.graph = Graph(folder, self.precision, cores)
+        self.readers = readers
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. Files are read on threads, at most two batches ahead."""
-        batch: list[tuple[Path, np.ndarray | str]] = []
-        for item in map_ordered(self._read, paths, self.threads, lookahead=2 * self.batch_size):
-            batch.append(item)
-            if len(batch) == self.batch_size:
-                yield from self._predict_batch(batch)
-                batch = []
-        if batch:
-            yield from self._predict_batch(batch)
-
-    def _read(self, path: Path) -> tuple[Path, np.ndarray | str]:
-        try:
-            return path, read_grey(path, self.checkpoint.row.input_side)
-        except UnreadableFilmError as error:
-            return path, str(error)
-
-    @torch.inference_mode()
-    def _predict_batch(self, batch: list[tuple[Path, np.ndarray | str]]) -> Iterator[Prediction]:
-        greys = [film for _, film in batch if not isinstance(film, str)]
-        answers: Iterator[np.ndarray] = iter(())
-        if greys:
-            logits = self.network(to_input(greys, self.checkpoint.row))
-            answers = iter(torch.softmax(logits.double(), dim=1).numpy())
-        for path, film in batch:
-            if isinstance(film, str):
-                yield Prediction(path, None, error=film)
+        """One `Prediction` per path, in order. Files are read on threads, a few requests ahead."""
+        films = map_ordered(self._read, paths, self.readers, lookahead=self.readers + 2 * FILMS_PER_REQUEST)
+        for (path, error, contrast), outputs in self.graph.stream(films):
+            if outputs is None:
+                yield Prediction(path, None, error=error)
             else:
-                yield Prediction(path, next(answers), contrast=float(film.std()))
+                yield Prediction(path, softmax(outputs[0]), contrast)
+
+    def _read(self, path: Path) -> tuple[tuple[Path, str, float], np.ndarray | None]:
+        try:
+            grey = read_grey(path, self.card.input_side)
+        except UnreadableFilmError as error:
+            return (path, str(error), 0.0), None
+        return (path, "", float(grey.std())), grey
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, `float64`."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -38,5 +38,17 @@ WORKERS = Setting(
     env="WORKERS",
     default=0,
 )
+CACHE_GB = Setting(
+    "disk space for activations of frozen layers in DATA_DIR/cache; 0: half of what is free there",
+    at_least=0,
+    env="CACHE_GB",
+    default=0.0,
+)
+PRECISION = Setting(
+    "numbers the compiled graphs compute in; auto: bf16 where the CPU has it and answers agree, else fp32",
+    choices=("auto", "fp32", "bf16"),
+    env="PRECISION",
+    default="auto",
+)
 
-SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS)
+SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS, CACHE_GB, PRECISION)

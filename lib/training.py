@@ -5,29 +5,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib import checkpoints, cli, console
-from lib.augmentation import Augmentation, augment
-from lib.backbones import Backbone
+from lib.augmentation import Augmentation, Film, augment, read_film
+from lib.backbones import Backbone, to_input
 from lib.durable import write_csv
 from lib.errors import JobError, StoppedBySignal, UsageError
 from lib.parallel import map_ordered
-from lib.radiograph import read_grey
 
 SECONDS_BETWEEN_SAVES = 60.0  # what a kill costs at most, apart from the batch under way
-
-
-@dataclass(frozen=True)
-class Film:
-    """A training or validation film: its file and the index of its class."""
-
-    path: Path
-    target: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,8 @@ class Plan:
     gamma: float
     class_weight_power: float
     seed: int
+    views: int  # augmented views per film that are kept and used in turn; 0: a fresh one per epoch, nothing is kept
+    precision: str  # of the frozen layers, "fp32" or "bf16"; "" without cache: PyTorch computes them, in fp32
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -115,13 +108,6 @@ def freeze(network: nn.Sequential, plan: Plan) -> tuple[nn.Module, nn.Module]:
     return frozen, trained
 
 
-def to_input(greys: Sequence[np.ndarray], backbone: Backbone) -> Tensor:
-    """Stack `(side, side) uint8` films to `(B, 3, side, side) float32`, grey in every channel, normalised."""
-    grey = torch.from_numpy(np.stack(greys)).to(torch.float32).div_(255).unsqueeze(1)
-    mean, std = torch.tensor(backbone.mean).view(3, 1, 1), torch.tensor(backbone.std).view(3, 1, 1)
-    return ((grey - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
 def class_weights(targets: Sequence[int], classes: int, power: float) -> Tensor:
     """Loss weight per class, `(films / (classes * films of the class)) ** power`: 0 ignores imbalance, 1 undoes it."""
     counts = np.bincount(targets, minlength=classes)
@@ -132,28 +118,69 @@ def _seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+class Source(Protocol):
+    """Where the batches come from: what the trained layers are given, `(B, C, h, w) float32`, and `(B,)` targets."""
+
+    def train(self, order: Sequence[int], size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training films in `order`, as `epoch` sees them."""
+
+    def val(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All validation films as they are."""
+
+
+@dataclass(frozen=True)
+class Straight:
+    """The plain way: every film is read, augmented and sent through the frozen layers in every epoch, by PyTorch."""
+
+    films: dict[str, Sequence[Film]]  # parts "train" and "val"
+    backbone: Backbone
+    frozen: nn.Module
+    augmentation: Augmentation
+    seed: int
+    readers: int
+
+    def train(self, order: Sequence[int], size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Source`."""
+        return self._batches("train", order, size, epoch)
+
+    def val(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Source`."""
+        return self._batches("val", range(len(self.films["val"])), 64, None)
+
+    def _batches(self, part: str, order: Sequence[int], size: int, epoch: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        def view(index: int) -> np.ndarray:
+            grey = read_film(self.films[part][index], self.backbone.input_side)
+            return grey if epoch is None else augment(grey, self.augmentation, self.seed, epoch, index)
+
+        greys = map_ordered(view, order, self.readers, lookahead=2 * size)
+        for begin in range(0, len(order), size):
+            members = order[begin : begin + size]
+            images = to_input([next(greys) for _ in members], self.backbone)
+            with torch.no_grad():
+                features = self.frozen(images)
+            yield features, torch.tensor([self.films[part][index].target for index in members])
+
+
 class Trainer:
     """Runs the epochs of one plan in one folder."""
 
     def __init__(
         self,
         plan: Plan,
-        backbone: Backbone,
         network: nn.Sequential,
         template: checkpoints.Checkpoint,
-        train: Sequence[Film],
-        val: Sequence[Film],
+        targets: Sequence[int],
+        source: Source,
         folder: Path,
-        threads: int,
     ) -> None:
-        """`template` is the checkpoint written for the best epoch, with epoch, scores and weights still to be filled."""
-        self.plan, self.backbone, self.template = plan, backbone, template
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train_films, self.val_films = train, val
-        self.folder, self.threads = folder, threads
-        self.frozen, self.trained = freeze(network, plan)
-        weights = class_weights([film.target for film in train], len(template.classes), plan.class_weight_power)
-        self.loss = nn.CrossEntropyLoss(weights)
+        """`template` is the checkpoint written for the best epoch, with epoch, scores and weights still to be filled.
+
+        `targets` are the classes of the training films, in the order that `source` counts them.
+        """
+        self.plan, self.network, self.template = plan, network, template
+        self.source, self.folder, self.train_films = source, folder, len(targets)
+        self.trained = freeze(network, plan)[1]
+        self.loss = nn.CrossEntropyLoss(class_weights(targets, len(template.classes), plan.class_weight_power))
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
         self.schedule: Any = (
             torch.optim.lr_scheduler.StepLR(self.optimizer, plan.step_size, plan.gamma)
@@ -209,7 +236,7 @@ class Trainer:
         while progress.epoch <= self.plan.epochs:
             with cli.stops_held_back() as raise_if_stopped:
                 self._train_epoch(fingerprint, raise_if_stopped)
-            films = len(self.train_films)
+            films = self.train_films
             self._close_epoch(progress.epoch, progress.loss_sum / films, progress.correct / films)
             self.schedule.step()
             progress.epoch += 1
@@ -219,16 +246,16 @@ class Trainer:
 
     def _train_epoch(self, fingerprint: str, raise_if_stopped: Callable[[], None]) -> None:
         plan, progress = self.plan, self.progress
-        order = np.random.default_rng([plan.seed, progress.epoch]).permutation(len(self.train_films)).tolist()
+        order = np.random.default_rng([plan.seed, progress.epoch]).permutation(self.train_films).tolist()
         starts = range(0, len(order), plan.batch_size)[progress.step :]
-        batches = self._batches(self.train_films, order[progress.step * plan.batch_size :], plan.batch_size, progress.epoch)
+        batches = self.source.train(order[progress.step * plan.batch_size :], plan.batch_size, progress.epoch)
         self.trained.train()
         saved = time.monotonic()
         began = time.monotonic() - progress.seconds
         what = f"phase {plan.phase}, epoch {progress.epoch} of {plan.epochs}"
-        for images, targets in console.track(batches, what, len(starts)):
+        for features, targets in console.track(batches, what, len(starts)):
             torch.manual_seed(_seed_of(plan.seed, progress.epoch, progress.step))  # dropout, whatever came before
-            loss, logits = self._step(images, targets)
+            loss, logits = self._step(features, targets)
             progress.step += 1
             progress.loss_sum += loss * len(targets)
             progress.correct += int((logits.argmax(1) == targets).sum())
@@ -243,12 +270,10 @@ class Trainer:
                 raise
         self.save(fingerprint)
 
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        with torch.no_grad():
-            features = self.frozen(images)
+    def _step(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
         logits = self.trained(features)
         loss = self.loss(logits, targets)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise self._diverged(f"the loss became {value} in batch {self.progress.step + 1}")
         self.optimizer.zero_grad(set_to_none=True)
@@ -296,34 +321,10 @@ class Trainer:
     def validate(self) -> tuple[float, float]:
         """Unweighted mean cross-entropy and accuracy over the validation films, without augmentation."""
         self.network.eval()
-        loss_sum, correct = 0.0, 0
-        for images, targets in self._batches(self.val_films, range(len(self.val_films)), 64, None):
-            logits = self.network(images)
+        loss_sum, correct, films = 0.0, 0, 0
+        for features, targets in self.source.val():
+            logits = self.trained(features)
             loss_sum += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
             correct += int((logits.argmax(1) == targets).sum())
-        return loss_sum / len(self.val_films), correct / len(self.val_films)
-
-    def _batches(
-        self, films: Sequence[Film], order: Sequence[int], size: int, epoch: int | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches in `order`, augmented for `epoch` or plain when it is None, read on threads."""
-
-        def view(index: int) -> np.ndarray:
-            try:
-                grey = read_grey(films[index].path, self.backbone.input_side)
-            except JobError as error:
-                raise JobError(
-                    f"{films[index].path}: {error}. The films changed during the training: run the jobs again from ingest."
-                ) from error
-            return grey if epoch is None else augment(grey, self.plan.augmentation, self.plan.seed, epoch, index)
-
-        greys: list[np.ndarray] = []
-        targets: list[int] = []
-        for index, grey in zip(order, map_ordered(view, order, self.threads, lookahead=2 * size), strict=True):
-            greys.append(grey)
-            targets.append(films[index].target)
-            if len(greys) == size:
-                yield to_input(greys, self.backbone), torch.tensor(targets)
-                greys, targets = [], []
-        if greys:
-            yield to_input(greys, self.backbone), torch.tensor(targets)
+            films += len(targets)
+        return loss_sum / films, correct / films

@@ -1,0 +1,232 @@
+"""From a PyTorch network to the graph files that lib/inference.py compiles: one in fp32, one prepared for bfloat16.
+
+Plain bfloat16 changes more answers than its speed is worth. Two measures bring it close to fp32 at the same speed:
+the first layers, where rounding errors are born, and the head stay in fp32; and what rounding the other weights shifts
+on average is taken out of the biases (bias correction, M. Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction", ICCV 2019, here measured on films).
+"""
+
+import copy
+import shutil
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.backbones import Backbone, to_input
+from lib.checkpoints import Checkpoint
+from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder
+from lib.errors import JobError
+from lib.inference import Agreement, Graph, ModelCard, softmax, usual_precision
+from lib.openvino_import import opset, ov
+
+Item = TypeVar("Item")
+CONVOLUTIONS_IN_FP32 = 2  # the stem and what follows it: 7 % of the time, most of bfloat16's error
+CALIBRATION_FILMS = 64
+AGREEMENT_FILMS = 256
+LARGEST_DIFFERENCE = 1e-4  # in any probability, between PyTorch and the fp32 graph
+_CONVOLUTIONS = ("Convolution", "GroupConvolution")
+
+
+class Taps(nn.Module):
+    """The frozen backbone with two outputs: below the last block `(B, C, h, w)`, and after it, pooled, `(B, features, 1, 1)`."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        self.trunk, self.last_block = network.get_submodule("trunk"), network.get_submodule("last_block")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        cut = self.trunk(images)
+        return cut, nn.functional.adaptive_avg_pool2d(self.last_block(cut), 1)
+
+
+class _GreyStem(nn.Module):
+    """The first convolution on one grey channel: three equal channels let its weights be summed beforehand.
+
+    Takes `(B, 1, side, side) uint8`. With statistics that differ by channel the normalised channels differ by a
+    constant; its convolution is a constant map, zero padding at the border included.
+    """
+
+    def __init__(self, stem: nn.Conv2d, backbone: Backbone) -> None:
+        super().__init__()
+        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+        self.mean, self.std = float(mean.mean()), float(std.mean())
+        gain, offset = (self.std / std).view(1, 3, 1, 1), ((self.mean - mean) / std).view(1, 3, 1, 1)
+        self.stem = copy.deepcopy(stem)
+        self.stem.in_channels = 1
+        self.stem.weight = nn.Parameter((stem.weight * gain).sum(1, keepdim=True), requires_grad=False)
+        self.constant: Tensor | None = None
+        if bool(offset.any()):
+            unbiased = copy.deepcopy(stem)
+            unbiased.bias = None
+            with torch.no_grad():
+                self.constant = unbiased(offset.expand(1, 3, backbone.input_side, backbone.input_side).contiguous())
+
+    def forward(self, grey: Tensor) -> Tensor:
+        answer: Tensor = self.stem((grey.to(torch.float32) * (1 / 255) - self.mean) * (1 / self.std))
+        return answer if self.constant is None else answer + self.constant
+
+
+def write_graphs(folder: Path, module: nn.Module, backbone: Backbone, calibration: Sequence[np.ndarray]) -> None:
+    """Write fp32.xml/.bin and bf16.xml/.bin for `module`, which takes `to_input` batches and is not changed.
+
+    The graphs take `(1, 1, side, side) uint8` films; inference reshapes the batch. `calibration` are films
+    `(side, side) uint8`; without any the biases stay as they are.
+    """
+    graph = _convert(module, backbone)
+    ov.save_model(graph, folder / "fp32.xml", compress_to_fp16=False)
+    if calibration:
+        _correct_biases(graph, calibration)
+    ov.save_model(graph, folder / "bf16.xml", compress_to_fp16=False)
+    _keep_in_fp32(folder / "bf16.xml")
+
+
+def _convert(module: nn.Module, backbone: Backbone) -> Any:
+    grey = copy.deepcopy(module).eval().requires_grad_(False)
+    name = next(name for name, part in grey.named_modules() if isinstance(part, nn.Conv2d))
+    parent, _, child = name.rpartition(".")
+    stem = grey.get_submodule(name)
+    assert isinstance(stem, nn.Conv2d)
+    setattr(grey.get_submodule(parent), child, _GreyStem(stem, backbone))
+    shape = (1, 1, backbone.input_side, backbone.input_side)
+    graph = ov.convert_model(grey, example_input=torch.zeros(shape, dtype=torch.uint8), input=[ov.PartialShape(list(shape))])
+    with tempfile.TemporaryDirectory() as folder:  # a graph that was saved once is simplified: BatchNorm is in the weights
+        ov.save_model(graph, Path(folder) / "graph.xml", compress_to_fp16=False)
+        return ov.Core().read_model(Path(folder) / "graph.xml").clone()
+
+
+def _weighted_sums(graph: Any) -> Iterator[tuple[Any, Any]]:
+    """Convolutions and linear layers that run in bfloat16 and add a constant bias: (operation, its Add)."""
+    seen = 0
+    for operation in graph.get_ordered_ops():
+        seen += operation.get_type_name() in _CONVOLUTIONS
+        if seen <= CONVOLUTIONS_IN_FP32 or operation.get_type_name() not in _CONVOLUTIONS:
+            continue
+        users = [user.get_node() for user in operation.output(0).get_target_inputs()]
+        constant = operation.input_value(1).get_node().get_type_name() == "Constant"
+        if constant and len(users) == 1 and users[0].get_type_name() == "Add":
+            bias = users[0].input_value(1).get_node()
+            if bias.get_type_name() == "Constant" and bias.get_output_size() == 1:
+                yield operation, users[0]
+
+
+def _correct_biases(graph: Any, calibration: Sequence[np.ndarray]) -> None:
+    """Add to each bias what rounding its layer's weights to bfloat16 takes away, averaged over films and positions."""
+    layers = list(_weighted_sums(graph))
+    probe = ov.Model([_mean_rounding_error(operation) for operation, _ in layers], graph.get_parameters(), "probe")
+    compiled = ov.Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    sums = [np.zeros(tuple(output.shape), np.float64) for output in compiled.outputs]
+    for film in calibration:
+        answers = compiled(film[None, None])
+        for total, output in zip(sums, compiled.outputs, strict=True):
+            total += answers[output]
+    for (_, add), total in zip(layers, sums, strict=True):
+        bias = np.array(add.input_value(1).get_node().get_data())
+        correction = (total / len(calibration)).reshape(1, -1, *[1] * (bias.ndim - 2))
+        add.input(1).replace_source_output(opset.constant((bias + correction).astype(np.float32)).output(0))
+
+
+def _mean_rounding_error(operation: Any) -> Any:
+    weights = np.array(operation.input_value(1).get_node().get_data())
+    rounded = torch.from_numpy(weights).to(torch.bfloat16).to(torch.float32).numpy()
+    chosen = operation.get_attributes()
+    arguments = [chosen[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")]
+    build = opset.convolution if operation.get_type_name() == "Convolution" else opset.group_convolution
+    error = build(operation.input_value(0), opset.constant(weights - rounded), *arguments)
+    return opset.reduce_mean(error, opset.constant(np.array([0, 2, 3])), keep_dims=False)
+
+
+def _keep_in_fp32(file: Path) -> None:
+    """Mark the operations up to the second convolution and those behind the last one as precision-sensitive.
+
+    OpenVINO reads the mark from the file alone: what is set on a node in Python does not reach its CPU plugin.
+    """
+    order = ov.Core().read_model(file).get_ordered_ops()
+    kinds = [operation.get_type_name() for operation in order]
+    convolutions = [place for place, kind in enumerate(kinds) if kind in _CONVOLUTIONS]
+    pooling = max((place for place, kind in enumerate(kinds) if kind == "ReduceMean"), default=len(order))
+    begin = convolutions[CONVOLUTIONS_IN_FP32] if len(convolutions) > CONVOLUTIONS_IN_FP32 else len(order)
+    end = max(pooling, convolutions[-1] + 1)
+    plain = ("Parameter", "Constant", "Result")
+    marked = {
+        operation.get_friendly_name()
+        for place, operation in enumerate(order)
+        if (place < begin or place >= end) and kinds[place] not in plain
+    }
+    tree = ET.parse(file)  # noqa: S314  # our own file, written a moment ago
+    layers = tree.getroot().find("layers")
+    assert layers is not None
+    for layer in layers:
+        if layer.get("name") in marked:
+            info = layer.find("rt_info")
+            info = ET.SubElement(layer, "rt_info") if info is None else info
+            ET.SubElement(info, "attribute", name="precise", version="0")
+    tree.write(file)
+
+
+def sample(items: Sequence[Item], at_most: int) -> list[Item]:
+    """Evenly spaced items: films come sorted by class."""
+    places = np.linspace(0, len(items) - 1, min(at_most, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
+def write_model(
+    folder: Path, checkpoint: Checkpoint, network: nn.Sequential, films: Sequence[np.ndarray], cores: int
+) -> ModelCard:
+    """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and model.json.
+
+    `films` are validation films, `(side, side) uint8`: they calibrate bfloat16 and tell how far it shifts the answers.
+
+    Raises:
+        JobError: the fp32 graph does not answer as PyTorch does.
+    """
+    partial = folder.with_name(f".{folder.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folder(partial)
+    write_graphs(partial, network, checkpoint.row, sample(films, CALIBRATION_FILMS))
+    exact = _probabilities(partial, "fp32", films, cores)
+    _require_agreement(network, checkpoint.row, films[:8], exact)
+    agreement = None
+    if usual_precision() == "bf16":
+        rounded = _probabilities(partial, "bf16", films, cores)
+        shift = np.abs(rounded - exact)
+        same = (rounded.argmax(1) == exact.argmax(1)).mean()
+        agreement = Agreement(len(films), float(same), float(shift.mean()), float(shift.max()))
+    card = ModelCard(
+        backbone=checkpoint.backbone,
+        classes=checkpoint.classes,
+        input_side=checkpoint.row.input_side,
+        phase=checkpoint.phase,
+        epoch=checkpoint.epoch,
+        weights_sha256=checkpoint.digest,
+        split_sha256=checkpoint.data_digest,
+        bf16=agreement,
+        files={path.name: sha256_of(path) for path in sorted(partial.iterdir())},
+        made_with={name: version(name) for name in ("openvino", "torch")},
+    )
+    card.write(partial)
+    swap_folder(partial, folder)
+    return card
+
+
+def _probabilities(folder: Path, precision: str, films: Sequence[np.ndarray], cores: int) -> np.ndarray:
+    answers = Graph(folder, precision, cores).stream((None, film) for film in films)
+    return softmax(np.stack([outputs[0] for _, outputs in answers if outputs is not None]))
+
+
+def _require_agreement(network: nn.Sequential, backbone: Backbone, films: Sequence[np.ndarray], answers: np.ndarray) -> None:
+    network.eval()
+    with torch.inference_mode():
+        wanted = torch.softmax(network(to_input(films, backbone)).double(), dim=1).numpy()
+    shift = float(np.abs(wanted - answers[: len(films)]).max())
+    if not shift <= LARGEST_DIFFERENCE:
+        raise JobError(
+            f"the compiled model of {backbone.name} answers differently from PyTorch (up to {shift:.2g} in a probability). "
+            "The checkpoint is kept; this combination of package versions cannot be used: install requirements.lock."
+        )
