@@ -58,7 +58,9 @@ def train(
     ] = "on",
     views: Annotated[
         int | None,
-        Flag("augmented views per film, used in turn; as many as epochs: a fresh one for each", at_least=1, placeholder="auto|N"),
+        Flag(
+            "augmented views per film, used in turn; as many as epochs: a fresh one for each", at_least=1, placeholder="auto|N"
+        ),
     ] = None,
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
@@ -158,7 +160,8 @@ def train(
         progress = trainer.run(fingerprint)
         if read_split_digest(data_dir) != data_digest:
             raise JobError("split.csv changed during the training; nothing was published. Run the train job again.")
-        _publish(trainer, progress.history, fingerprint, published, films["val"], cores)
+        taps = (source.features.graphs, source.tap) if isinstance(source, features.CachedViews) else None
+        _publish(trainer, progress.history, fingerprint, published, films["val"], cores, taps)
     return DONE
 
 
@@ -308,7 +311,7 @@ def _frozen_features(
 
     def write_graphs(folder: Path) -> None:
         calibration = [read_film(film, row.input_side) for film in export.sample(films["val"], export.CALIBRATION_FILMS)]
-        export.write_graphs(folder, export.Taps(network), row, calibration)
+        export.write_taps(folder, network, row, calibration)
 
     return FrozenFeatures(data_dir / "cache" / "features" / recipe.key, recipe, films, write_graphs, cores, readers)
 
@@ -318,7 +321,8 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
 
     Phase A's pass through the graph gives Phase B's activations as well: as many as have room are kept beside its own.
     """
-    from lib.features import AUTO_VIEWS, TAPS, views_that_fit
+    from lib.export import TAPS
+    from lib.features import AUTO_VIEWS, views_that_fit
 
     tap, memory = _tap(plan), cpu.usable_memory()
     room -= frozen.bytes_of("val", *TAPS)
@@ -337,7 +341,9 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
         )
         return 0
     beside = views_that_fit(views, frozen.bytes_of("train", "cut"), room - views * per_view, memory) if tap == "pooled" else 0
-    chosen = "" if plan.views else f", chosen for {plan.epochs} epochs, {room / 1e9:.1f} GB of disk, {memory / 1e9:.1f} GB of memory"
+    chosen = (
+        "" if plan.views else f", chosen for {plan.epochs} epochs, {room / 1e9:.1f} GB of disk, {memory / 1e9:.1f} GB of memory"
+    )
     console.say(f"{views} views per film{chosen}")
     frozen.fill("val", [(0, name) for name in TAPS], "validation films through the frozen layers")
     wanted = [(view, tap) for view in range(1, views + 1)] + [(view, "cut") for view in range(1, beside + 1)]
@@ -363,7 +369,13 @@ def _write_config(
 
 
 def _publish(
-    trainer: "Trainer", history: list[dict[str, Any]], fingerprint: str, published: Path, val: Sequence["Film"], cores: int
+    trainer: "Trainer",
+    history: list[dict[str, Any]],
+    fingerprint: str,
+    published: Path,
+    val: Sequence["Film"],
+    cores: int,
+    taps: tuple[Path, str] | None,
 ) -> None:
     """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
     from lib import checkpoints, export, report
@@ -374,7 +386,7 @@ def _publish(
     best = checkpoints.load(trainer.best_path)
     trainer.network.load_state_dict(best.state)
     films = [read_film(film, best.row.input_side) for film in export.sample(val, export.AGREEMENT_FILMS)]
-    card = export.write_model(folder / "model", best, trainer.network, films, cores)
+    card = export.write_model(folder / "model", best, trainer.network, films, cores, taps)
     durable.copy_file(trainer.best_path, published)
     durable.copy_folder(folder / "model", published.with_name("model"))
     durable.write_json(

@@ -7,6 +7,7 @@ Equalization and Bias Correction", ICCV 2019, here measured on films).
 """
 
 import copy
+import json
 import shutil
 import tempfile
 import xml.etree.ElementTree as ET
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 
 from lib.backbones import Backbone, to_input
 from lib.checkpoints import Checkpoint
-from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder
+from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder, write_json
 from lib.errors import JobError
 from lib.inference import Agreement, Graph, ModelCard, softmax, usual_precision
 from lib.openvino_import import opset, ov
 
+TAPS = ("cut", "pooled")  # outputs of Taps, in order
 Item = TypeVar("Item")
 CONVOLUTIONS_IN_FP32 = 2  # the stem and what follows it: 7 % of the time, most of bfloat16's error
 CALIBRATION_FILMS = 64
@@ -73,72 +75,90 @@ class _GreyStem(nn.Module):
         return answer if self.constant is None else answer + self.constant
 
 
-def write_graphs(folder: Path, module: nn.Module, backbone: Backbone, calibration: Sequence[np.ndarray]) -> None:
-    """Write fp32.xml/.bin and bf16.xml/.bin for `module`, which takes `to_input` batches and is not changed.
+def write_taps(folder: Path, network: nn.Sequential, backbone: Backbone, calibration: Sequence[np.ndarray]) -> None:
+    """Write the graphs of `Taps(network)`: fp32.xml/.bin and bf16.xml/.bin. The network is not changed.
 
-    The graphs take `(1, 1, side, side) uint8` films; inference reshapes the batch. `calibration` are films
-    `(side, side) uint8`; without any the biases stay as they are.
+    They take `(1, 1, side, side) uint8` films; inference reshapes the batch. `calibration` are films `(side, side) uint8`.
     """
-    graph = _convert(module, backbone)
-    ov.save_model(graph, folder / "fp32.xml", compress_to_fp16=False)
-    if calibration:
-        _correct_biases(graph, calibration)
-    ov.save_model(graph, folder / "bf16.xml", compress_to_fp16=False)
+    graph = _with_grey_input(Taps(network), backbone)
+    _write_graphs(folder, graph, graph, _convolutions(graph)[CONVOLUTIONS_IN_FP32:], calibration)
+    shapes = [list(output.shape)[1:] for output in graph.outputs]
+    write_json(folder / "shapes.json", dict(zip(TAPS, shapes, strict=True)))
+
+
+def _write_graphs(folder: Path, exact: Any, rounded: Any, layers: list[Any], calibration: Sequence[np.ndarray]) -> None:
+    """Write `exact` as the fp32 graph and `rounded`, with the biases of `layers` corrected, as the one for bfloat16."""
+    ov.save_model(exact, folder / "fp32.xml", compress_to_fp16=False)
+    _correct_biases(rounded, layers, calibration)
+    ov.save_model(rounded, folder / "bf16.xml", compress_to_fp16=False)
     _keep_in_fp32(folder / "bf16.xml")
 
 
-def _convert(module: nn.Module, backbone: Backbone) -> Any:
+def _with_grey_input(module: nn.Module, backbone: Backbone) -> Any:
     grey = copy.deepcopy(module).eval().requires_grad_(False)
     name = next(name for name, part in grey.named_modules() if isinstance(part, nn.Conv2d))
     parent, _, child = name.rpartition(".")
     stem = grey.get_submodule(name)
     assert isinstance(stem, nn.Conv2d)
     setattr(grey.get_submodule(parent), child, _GreyStem(stem, backbone))
-    shape = (1, 1, backbone.input_side, backbone.input_side)
-    graph = ov.convert_model(grey, example_input=torch.zeros(shape, dtype=torch.uint8), input=[ov.PartialShape(list(shape))])
+    return _convert(grey, torch.zeros((1, 1, backbone.input_side, backbone.input_side), dtype=torch.uint8))
+
+
+def _convert(module: nn.Module, example: Tensor) -> Any:
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    graph = ov.convert_model(module, example_input=example, input=[ov.PartialShape(list(example.shape))])
     with tempfile.TemporaryDirectory() as folder:  # a graph that was saved once is simplified: BatchNorm is in the weights
         ov.save_model(graph, Path(folder) / "graph.xml", compress_to_fp16=False)
         return ov.Core().read_model(Path(folder) / "graph.xml").clone()
 
 
-def _weighted_sums(graph: Any) -> Iterator[tuple[Any, Any]]:
-    """Convolutions and linear layers that run in bfloat16 and add a constant bias: (operation, its Add)."""
-    seen = 0
-    for operation in graph.get_ordered_ops():
-        seen += operation.get_type_name() in _CONVOLUTIONS
-        if seen <= CONVOLUTIONS_IN_FP32 or operation.get_type_name() not in _CONVOLUTIONS:
-            continue
-        users = [user.get_node() for user in operation.output(0).get_target_inputs()]
-        constant = operation.input_value(1).get_node().get_type_name() == "Constant"
-        if constant and len(users) == 1 and users[0].get_type_name() == "Add":
-            bias = users[0].input_value(1).get_node()
-            if bias.get_type_name() == "Constant" and bias.get_output_size() == 1:
-                yield operation, users[0]
+def _joined(file: Path, output: int, tail: Any) -> Any:
+    """The graph of a file with a copy of `tail` behind one of its outputs."""
+    graph = ov.Core().read_model(file).clone()
+    cut = graph.results[output].input_value(0)
+    for user in tail.get_parameters()[0].output(0).get_target_inputs():
+        user.replace_source_output(cut)
+    return ov.Model(tail.get_results(), graph.get_parameters(), "model")
 
 
-def _correct_biases(graph: Any, calibration: Sequence[np.ndarray]) -> None:
+def _convolutions(graph: Any) -> list[Any]:
+    return [operation for operation in graph.get_ordered_ops() if operation.get_type_name() in _CONVOLUTIONS]
+
+
+def _correct_biases(graph: Any, layers: Sequence[Any], calibration: Sequence[np.ndarray]) -> None:
     """Add to each bias what rounding its layer's weights to bfloat16 takes away, averaged over films and positions."""
-    layers = list(_weighted_sums(graph))
-    probe = ov.Model([_mean_rounding_error(operation) for operation, _ in layers], graph.get_parameters(), "probe")
+    with_bias = [(layer, add) for layer in layers if (add := _bias_of(layer))]
+    if not with_bias:
+        return
+    probe = ov.Model([_mean_rounding_error(layer) for layer, _ in with_bias], graph.get_parameters(), "probe")
     compiled = ov.Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     sums = [np.zeros(tuple(output.shape), np.float64) for output in compiled.outputs]
     for film in calibration:
         answers = compiled(film[None, None])
         for total, output in zip(sums, compiled.outputs, strict=True):
             total += answers[output]
-    for (_, add), total in zip(layers, sums, strict=True):
+    for (_, add), total in zip(with_bias, sums, strict=True):
         bias = np.array(add.input_value(1).get_node().get_data())
         correction = (total / len(calibration)).reshape(1, -1, *[1] * (bias.ndim - 2))
         add.input(1).replace_source_output(opset.constant((bias + correction).astype(np.float32)).output(0))
 
 
-def _mean_rounding_error(operation: Any) -> Any:
-    weights = np.array(operation.input_value(1).get_node().get_data())
+def _bias_of(layer: Any) -> Any:
+    """The operation that adds a constant bias to a convolution with constant weights, or None."""
+    users = [user.get_node() for user in layer.output(0).get_target_inputs()]
+    kinds = (layer.input_value(1).get_node().get_type_name(), *(user.get_type_name() for user in users))
+    if kinds != ("Constant", "Add") or users[0].input_value(1).get_node().get_type_name() != "Constant":
+        return None
+    return users[0]
+
+
+def _mean_rounding_error(layer: Any) -> Any:
+    weights = np.array(layer.input_value(1).get_node().get_data())
     rounded = torch.from_numpy(weights).to(torch.bfloat16).to(torch.float32).numpy()
-    chosen = operation.get_attributes()
+    chosen = layer.get_attributes()
     arguments = [chosen[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")]
-    build = opset.convolution if operation.get_type_name() == "Convolution" else opset.group_convolution
-    error = build(operation.input_value(0), opset.constant(weights - rounded), *arguments)
+    build = opset.convolution if layer.get_type_name() == "Convolution" else opset.group_convolution
+    error = build(layer.input_value(0), opset.constant(weights - rounded), *arguments)
     return opset.reduce_mean(error, opset.constant(np.array([0, 2, 3])), keep_dims=False)
 
 
@@ -163,7 +183,7 @@ def _keep_in_fp32(file: Path) -> None:
     layers = tree.getroot().find("layers")
     assert layers is not None
     for layer in layers:
-        if layer.get("name") in marked:
+        if layer.get("name") in marked and layer.find("rt_info/attribute[@name='precise']") is None:
             info = layer.find("rt_info")
             info = ET.SubElement(layer, "rt_info") if info is None else info
             ET.SubElement(info, "attribute", name="precise", version="0")
@@ -177,11 +197,18 @@ def sample(items: Sequence[Item], at_most: int) -> list[Item]:
 
 
 def write_model(
-    folder: Path, checkpoint: Checkpoint, network: nn.Sequential, films: Sequence[np.ndarray], cores: int
+    folder: Path,
+    checkpoint: Checkpoint,
+    network: nn.Sequential,
+    films: Sequence[np.ndarray],
+    cores: int,
+    taps: tuple[Path, str] | None = None,
 ) -> ModelCard:
     """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and model.json.
 
     `films` are validation films, `(side, side) uint8`: they calibrate bfloat16 and tell how far it shifts the answers.
+    `taps` names the folder with the graphs of the frozen layers and the tap that was trained on: only what was trained is
+    converted then, which saves seconds.
 
     Raises:
         JobError: the fp32 graph does not answer as PyTorch does.
@@ -189,7 +216,12 @@ def write_model(
     partial = folder.with_name(f".{folder.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
-    write_graphs(partial, network, checkpoint.row, sample(films, CALIBRATION_FILMS))
+    calibration = sample(films, CALIBRATION_FILMS)
+    if taps:
+        _write_joined(partial, taps[0], taps[1], network, calibration)
+    else:
+        graph = _with_grey_input(network, checkpoint.row)
+        _write_graphs(partial, graph, graph, _convolutions(graph)[CONVOLUTIONS_IN_FP32:], calibration)
     exact = _probabilities(partial, "fp32", films, cores)
     _require_agreement(network, checkpoint.row, films[:8], exact)
     agreement = None
@@ -213,6 +245,17 @@ def write_model(
     card.write(partial)
     swap_folder(partial, folder)
     return card
+
+
+def _write_joined(folder: Path, taps: Path, tap: str, network: nn.Sequential, calibration: Sequence[np.ndarray]) -> None:
+    head = network.get_submodule("head")
+    tail = head if tap == "pooled" else nn.Sequential(network.get_submodule("last_block"), head)
+    shape = json.loads((taps / "shapes.json").read_text())[tap]
+    graph = _convert(tail, torch.zeros(1, *shape))
+    rounded = graph.clone()
+    layers = _convolutions(rounded)
+    exact = _joined(taps / "fp32.xml", TAPS.index(tap), graph)
+    _write_graphs(folder, exact, _joined(taps / "bf16.xml", TAPS.index(tap), rounded), layers, calibration)
 
 
 def _probabilities(folder: Path, precision: str, films: Sequence[np.ndarray], cores: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Frozen layers are a pure function, so each view of a film goes through them a single time, on threads that decode and
 augment beside the compiled graph. View 0 is the film as it is, view n what epoch n sees. Two taps leave the graph in the
-same pass: "cut" (below the last block: what Phase B trains on) and "pooled" (behind it: what Phase A trains on).
+same pass (lib/export.py): "cut" is what Phase B trains on, "pooled" what Phase A trains on.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lib import console, durable
 from lib.augmentation import Augmentation, Film, augment, read_film
+from lib.export import TAPS
 from lib.inference import Graph
 from lib.parallel import map_ordered
 
@@ -29,7 +30,6 @@ CHUNK = 64  # films whose activations are written, and marked as written, togeth
 SECONDS_BETWEEN_MARKS = 10.0  # what a kill costs at most
 AUTO_VIEWS = 4  # views that "auto" asks for at most: more did not change the scores (docs/PERFORMANCE.md)
 RESERVE = 500_000_000  # bytes of the disk that are left free in any case
-TAPS = ("cut", "pooled")  # outputs of lib.export.Taps, in order
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,26 @@ class FrozenFeatures:
         self._shelves: dict[tuple[str, int, str], Shelf] = {}
 
     @cached_property
-    def graph(self) -> Graph:
-        """The compiled taps; converting them from PyTorch takes seconds, so the files stay beside the activations."""
+    def graphs(self) -> Path:
+        """Folder of the graph files; converting them from PyTorch takes seconds, so they stay beside the activations."""
         folder = self.folder / "graphs"
-        if not (folder / "whole").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            durable.make_folder(folder)
-            self._write_graphs(folder)
-            durable.write_text(folder / "whole", "")
-        return Graph(folder, self.recipe.precision, self.cores)
+        if not folder.exists():
+            partial = folder.with_name(f".graphs{durable.PARTIAL}")
+            shutil.rmtree(partial, ignore_errors=True)
+            durable.make_folder(partial)
+            self._write_graphs(partial)
+            durable.swap_folder(partial, folder)
+        return folder
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The compiled taps."""
+        return Graph(self.graphs, self.recipe.precision, self.cores)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one film's activations by tap."""
-        path = self.folder / "shapes.json"
-        if not path.exists():
-            durable.write_json(path, dict(zip(TAPS, self.graph.output_shapes, strict=True)))
-        return {tap: tuple(shape) for tap, shape in json.loads(path.read_text()).items()}
+        return {tap: tuple(shape) for tap, shape in json.loads((self.graphs / "shapes.json").read_text()).items()}
 
     def bytes_of(self, part: str, *taps: str) -> int:
         """Room that one view of all films of a part takes."""
@@ -173,9 +176,7 @@ class FrozenFeatures:
         finally:
             _keep(missing)
 
-    def batches(
-        self, part: str, order: Sequence[int], size: int, view: int, tap: str
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, part: str, order: Sequence[int], size: int, view: int, tap: str) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, *shape) float32` activations and `(B,)` targets in `order`: from the cache where it is whole, else streamed."""
         shelf = self.shelf(part, view, tap)
         streamed = None if shelf.is_whole else self._stream(part, order, [view])

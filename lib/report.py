@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
 from lib.durable import whole_file
 from lib.errors import UnreadableFilmError
@@ -96,6 +95,8 @@ def _draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
 
 
 def _draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -> None:
+    from sklearn.metrics import roc_curve
+
     rows = predictions[predictions["prediction"].ne("")]
     for colour, name in zip(COLOURS * 9, classes_of(predictions), strict=False):
         area = scores["per_class"][name]["auroc"]

@@ -40,7 +40,7 @@ class Plan:
     class_weight_power: float
     seed: int
     views: int  # augmented views per film that are kept and used in turn; 0: a fresh one per epoch, nothing is kept
-    precision: str  # of the frozen layers, "fp32" or "bf16"; "" without cache: PyTorch computes them, in fp32
+    precision: str  # "fp32" or "bf16"; without cache always fp32
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -271,7 +271,8 @@ class Trainer:
         self.save(fingerprint)
 
     def _step(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        logits = self.trained(features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.precision == "bf16"):  # weights and loss stay fp32
+            logits = self.trained(features).float()
         loss = self.loss(logits, targets)
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -1,0 +1,141 @@
+"""What a tutorial would write: ImageFolder, DataLoader with two workers, eager PyTorch, same recipe and films as the jobs.
+
+python -m tests.benchmarks.plain train --data DIR --out FILE.json [--seed 0] [--epochs_a 5] [--epochs_b 8]
+python -m tests.benchmarks.plain predict --data FOLDER --checkpoint FILE.pt --out FILE.json [--way plain|timm]
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import f1_score
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lib import backbones, checkpoints
+from lib.backbones import BACKBONES
+from lib.torchvision_import import torchvision
+
+transforms = torchvision.transforms.v2
+ROW = BACKBONES["efficientnet_lite0"]
+WORKERS = 2
+
+
+def _to_tensor() -> list[Any]:
+    return [
+        transforms.ToImage(),
+        transforms.ToDtype(torch.float32, scale=True),
+        transforms.Normalize(ROW.mean, ROW.std),
+    ]
+
+
+def _plain_transform(augmented: bool) -> Any:
+    steps = [transforms.Grayscale(3), transforms.Resize((224, 224))]
+    if augmented:
+        steps.append(transforms.RandomAffine(7, translate=(0.04, 0.04), scale=(0.92, 1.08)))
+        steps.append(transforms.ColorJitter(brightness=0.15, contrast=0.15))
+    return transforms.Compose([*steps, *_to_tensor()])
+
+
+def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int = 8) -> None:
+    """Both phases, then the test films; writes {"seconds": …, "macro_f1": …}, without the seconds of the test."""
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    folders = {
+        name: torchvision.datasets.ImageFolder(str(Path(data) / name), _plain_transform(augmented=name == "train"))
+        for name in ("train", "val", "test")
+    }
+    loaders = {
+        name: DataLoader(folder, batch_size=32, shuffle=name == "train", num_workers=WORKERS)
+        for name, folder in folders.items()
+    }
+    classes = len(folders["train"].classes)
+    model = backbones.build(ROW, classes, backbones.weights_file(ROW, Path(data) / "cache"))
+    counts = np.bincount(folders["train"].targets, minlength=classes)
+    weights = torch.tensor((counts.sum() / (classes * counts)) ** 0.5, dtype=torch.float32)
+    criterion = nn.CrossEntropyLoss(weight=weights)
+    best, best_state = -1.0, model.state_dict()
+    for phase, epochs in (("a", epochs_a), ("b", epochs_b)):
+        model.load_state_dict(best_state)
+        frozen = [model.trunk, model.last_block] if phase == "a" else [model.trunk]
+        for parameter in model.parameters():
+            parameter.requires_grad = True
+        for part in frozen:
+            for parameter in part.parameters():
+                parameter.requires_grad = False
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=3e-4 if phase == "a" else 1e-4, weight_decay=1e-4)
+        step = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.3)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs))
+        scheduler = step if phase == "a" else cosine
+        for _ in range(epochs):
+            model.train()
+            for part in frozen:
+                part.eval()
+            for images, labels in loaders["train"]:
+                optimizer.zero_grad()
+                loss = criterion(model(images), labels)
+                loss.backward()
+                optimizer.step()
+            scheduler.step()
+            answers, labels = _answers(model, loaders["val"])
+            accuracy = float((answers == labels).mean())
+            if accuracy > best:
+                best, best_state = accuracy, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(best_state)
+    torch.save(best_state, Path(out).with_suffix(".pt"))
+    seconds = time.perf_counter() - began
+    answers, labels = _answers(model, loaders["test"])
+    result = {"seconds": seconds, "macro_f1": float(f1_score(labels, answers, average="macro"))}
+    Path(out).write_text(json.dumps(result))
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+    model.eval()
+    pairs = [(model(images).argmax(1).numpy(), labels.numpy()) for images, labels in loader]
+    answers, labels = zip(*pairs, strict=True)
+    return np.concatenate(answers), np.concatenate(labels)
+
+
+class Folder(Dataset):
+    """The files of a folder, as every tutorial on inference writes it."""
+
+    def __init__(self, folder: str, transform: Any) -> None:
+        self.files, self.transform = sorted(path for path in Path(folder).rglob("*") if path.is_file()), transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(Image.open(self.files[index]).convert("RGB"))
+
+
+def predict(data: str, checkpoint: str, out: str, way: str = "plain") -> None:
+    """Answers for a folder; writes {"seconds": …, "films": …} from the first batch to the last, imports not counted."""
+    content = checkpoints.load(Path(checkpoint))
+    if way == "timm":
+        import timm
+
+        model = timm.create_model(ROW.architecture, num_classes=len(content.classes)).eval()
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    else:
+        model = backbones.build(ROW, len(content.classes))
+        model.load_state_dict(content.state)
+        transform = _plain_transform(augmented=False)
+    model.eval()
+    loader = DataLoader(Folder(data, transform), batch_size=32, num_workers=WORKERS)
+    began = time.perf_counter()
+    with torch.no_grad():
+        answers = torch.cat([torch.softmax(model(images), 1) for images in loader])
+    seconds = time.perf_counter() - began
+    Path(out).write_text(json.dumps({"seconds": seconds, "films": len(answers)}))
+
+
+if __name__ == "__main__":
+    fire.Fire({"train": train, "predict": predict})
