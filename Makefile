@@ -121,7 +121,7 @@ $(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
 	@touch $@
 
 $(SCORES_A): $(PHASE_A) | $(READY) mounts
-	$(call JOB,evaluate) --checkpoint_path '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/best_$(BACKBONE).pt' \
+	$(call JOB,evaluate) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/model' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
 
 $(SCORES): $(PHASE_B) $(SCORES_A) | $(READY) mounts

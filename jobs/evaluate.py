@@ -1,29 +1,34 @@
-"""Score a checkpoint on data/test: a predictions CSV first, then every number and figure from that CSV."""
+"""Score a model on data/test: a predictions CSV first, then every number and figure from that CSV."""
 
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from lib import cli, console, cpu, durable, settings
+from lib.backbones import BACKBONES
 from lib.cli import Flag
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
+from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.manifest import SplitRecord, read_split, read_split_digest
 
 
 def evaluate(
     *,
-    backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
+    model: Annotated[Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")] = None,
     checkpoint_path: Annotated[
-        Path | None, Flag("checkpoint to score; none: RUNS_DIR/best_<backbone>.pt", placeholder="FILE")
+        Path | None, Flag("score this checkpoint instead: it is compiled first, in fp32", placeholder="FILE")
+    ] = None,
+    backbone: Annotated[
+        str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
     ] = None,
     output: Annotated[Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")] = None,
-    batch_size: Annotated[int, Flag("films per forward pass; the scores do not depend on it", at_least=1)] = 32,
+    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
-    """Score a checkpoint on the test films that no training or model choice has seen.
+    """Score the compiled model on the test films that no training or model choice has seen.
 
     Writes predictions.csv (one row per film), metrics.json (accuracy, macro-F1, precision, recall, F1 and one-vs-rest
     AUROC per class, confusion matrix), and the figures confusion.png, roc.png and overview.png. The numbers come
@@ -31,44 +36,49 @@ def evaluate(
 
     Examples:
         python -m jobs.evaluate
-        python -m jobs.evaluate --checkpoint_path runs/phase_a/best_efficientnet_b0.pt --output runs/evaluation/phase_a
+        python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
+        python -m jobs.evaluate --checkpoint_path elsewhere/best_resnet18.pt --output runs/evaluation/elsewhere
     """
-    import torch
-
-    from lib import checkpoints, metrics, report
+    from lib import metrics, report
     from lib.inference import Predictor
 
+    if model and checkpoint_path:
+        raise UsageError("--model and --checkpoint_path name two models; give one of them.")
     cores = cpu.usable_cores(cpus)
-    torch.set_num_threads(cores)
-    path = checkpoint_path or runs_dir / f"best_{backbone}.pt"
     folder = output or runs_dir / "evaluation"
     rows = [row for row in read_split(data_dir) if row.split == "test"]
-    checkpoint = checkpoints.load(path)
-    if checkpoint_path is None:
-        checkpoints.require_fit(path, checkpoint, backbone, sorted({row.label for row in rows}))
-    _require_untouched_test(checkpoint, rows, data_dir)
-    with durable.lock(folder, "the evaluation"):
-        predictor = Predictor(checkpoint, workers or cores, batch_size)
+    with durable.lock(folder, "the evaluation"), TemporaryDirectory() as scratch:
+        compiled = model or runs_dir / "model"
+        if checkpoint_path:
+            compiled = Path(scratch) / "model"
+            _compile(checkpoint_path, compiled, cores)
+        predictor = Predictor(compiled, precision, cores, workers or cores)
+        card = predictor.card
+        if backbone not in (None, card.backbone):
+            raise JobError(
+                f"{compiled} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
+            )
+        _require_untouched_test(card, rows, data_dir)
         files = [data_dir / row.file for row in rows]
         answers = console.track(predictor.predict(files), "test films", len(files))
-        table = [_csv_row(row, answer, checkpoint.classes) for row, answer in zip(rows, answers, strict=True)]
+        table = [_csv_row(row, answer, card.classes) for row, answer in zip(rows, answers, strict=True)]
         durable.write_csv(folder / "predictions.csv", list(table[0]), table)
 
         predictions = metrics.read_predictions(folder / "predictions.csv")
         scores = metrics.score(predictions)
         provenance = {
-            "checkpoint": path.name,
-            "phase": checkpoint.phase,
-            "model": predictor.name,
-            "weights_sha256": checkpoint.digest,
-            "split_sha256": read_split_digest(data_dir),
+            "phase": card.phase,
+            "model": card.name,
+            "precision": predictor.precision,
+            "weights_sha256": card.weights_sha256,
+            "split_sha256": card.split_sha256,
         }
         report.confusion(scores, folder / "confusion.png")
         report.roc(predictions, scores, folder / "roc.png")
         report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
         durable.write_json(folder / "metrics.json", {**provenance, **scores})
     console.table(
-        f"phase {checkpoint.phase} on {scores['films']} test films",
+        f"phase {card.phase} on {scores['films']} test films",
         ("class", "precision", "recall", "F1", "AUROC", "films"),
         metrics.table_rows(scores),
     )
@@ -79,13 +89,23 @@ def evaluate(
     return DONE
 
 
-def _require_untouched_test(checkpoint: Any, rows: list[SplitRecord], data_dir: Path) -> None:
+def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
+    """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is not used."""
+    from lib import backbones, checkpoints, export
+
+    checkpoint = checkpoints.load(checkpoint_path)
+    network = backbones.build(checkpoint.row, len(checkpoint.classes))
+    network.load_state_dict(checkpoint.state)
+    export.write_model(folder, checkpoint, network, [], cores)
+
+
+def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) -> None:
     """A score on another split than the one trained on may count training films: refuse it."""
     if not rows:
         raise JobError(f"{data_dir / 'split.csv'} names no test film. Run the split job again.")
-    if checkpoint.data_digest != read_split_digest(data_dir):
+    if card.split_sha256 != read_split_digest(data_dir):
         raise JobError(
-            "this checkpoint was trained on another split than data/split.csv, so the test films may be among its "
+            "this model was trained on another split than data/split.csv, so the test films may be among its "
             "training films. Train on this split first, or restore the split (same films, seed and fractions)."
         )
 

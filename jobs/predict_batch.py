@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lib import cli, console, cpu, durable, settings
+from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.radiograph import find_files
@@ -15,14 +16,14 @@ def predict_batch(
     *,
     input: Annotated[Path, Flag("a film, or a folder that is searched with all its subfolders", placeholder="DIR_OR_FILE")],
     output: Annotated[Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv")],
-    backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
-    checkpoint_path: Annotated[
-        Path | None, Flag("checkpoint to ask; none: RUNS_DIR/best_<backbone>.pt", placeholder="FILE")
+    model: Annotated[Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")] = None,
+    backbone: Annotated[
+        str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
     ] = None,
     review_below: Annotated[
         float, Flag("a smaller probability of the predicted class asks for a human look", at_least=0, below=1)
     ] = 0.8,
-    batch_size: Annotated[int, Flag("films per forward pass", at_least=1)] = 32,
+    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
@@ -45,30 +46,28 @@ def predict_batch(
     root, files = _inputs(input)
     files = [path for path in files if path.absolute() != output.absolute()]  # a table of an earlier run is no film
 
-    import torch
-
-    from lib import checkpoints
     from lib.inference import LOW_CONTRAST, Predictor
 
     cores = cpu.usable_cores(cpus)
-    torch.set_num_threads(cores)
-    checkpoint = checkpoints.load(
-        checkpoint_path or runs_dir / f"best_{backbone}.pt",
-        "Train a model first (make all), or name one with --checkpoint_path.",
-    )
-    predictor = Predictor(checkpoint, workers or cores, batch_size)
+    folder = model or runs_dir / "model"
+    predictor = Predictor(folder, precision, cores, workers or cores)
+    card = predictor.card
+    if backbone not in (None, card.backbone):
+        raise JobError(
+            f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
+        )
     counts: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
         for answer in console.track(predictor.predict(files), "films", len(files)):
-            row = _csv_row(answer, root, checkpoint.classes, predictor.name, review_below, LOW_CONTRAST)
+            row = _csv_row(answer, root, card.classes, card.name, review_below, LOW_CONTRAST)
             counts.update({row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
             yield row
 
-    columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in checkpoint.classes)]
+    columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     with durable.lock(output.parent, f"the table {output.name}", name=f".{output.stem[:100]}.lock"):
         durable.write_csv(output, [*columns, "needs_review", "reasons", "error", "model"], rows())
-    summary = ", ".join(f"{counts[name]} {name}" for name in (*checkpoint.classes, "unreadable", "needs review"))
+    summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
     console.say(f"{output}: {len(files)} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
 

@@ -177,7 +177,7 @@ def _tap(plan: "Plan") -> str:
 
 def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...], dict[str, "list[Film]"]]:
     """Classes in alphabetical order (as ImageFolder numbers them) and the films of train and val."""
-    from lib.training import Film
+    from lib.augmentation import Film
 
     classes = tuple(sorted({row.label for row in rows if row.split}))
     films: dict[str, list[Film]] = {}
@@ -274,7 +274,7 @@ def _network(plan: "Plan", start: "Checkpoint | None", classes: int, data_dir: P
 
     torch.set_num_threads(cores)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, and nothing reads such memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step, and nothing reads such memory
     torch.manual_seed(plan.seed)
     row = BACKBONES[plan.backbone]
     network = build(row, classes, None if start else weights_file(row, data_dir / "cache"))
@@ -405,8 +405,8 @@ def _publish(
     )
     if card.bf16:
         console.say(
-            f"{published.with_name('model')}: in bfloat16 {card.bf16.same_prediction:.1%} of {card.bf16.films} validation films "
-            f"get the same answer as in fp32, probabilities shift by {card.bf16.mean_shift:.4f} on average"
+            f"{published.with_name('model')}: in bfloat16 {card.bf16.same_prediction:.1%} of {card.bf16.films} validation "
+            f"films get the same answer as in fp32, probabilities shift by {card.bf16.mean_shift:.4f} on average"
         )
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +98,7 @@ class FrozenFeatures:
         self,
         folder: Path,
         recipe: Recipe,
-        films: dict[str, Sequence[Film]],
+        films: Mapping[str, Sequence[Film]],
         write_graphs: Callable[[Path], None],
         cores: int,
         readers: int,
@@ -182,10 +182,7 @@ class FrozenFeatures:
         streamed = None if shelf.is_whole else self._stream(part, order, [view])
         for begin in range(0, len(order), size):
             members = list(order[begin : begin + size])
-            if streamed is None:
-                rows = shelf.rows[members]
-            else:
-                rows = np.stack([next(streamed)[TAPS.index(tap)] for _ in members])
+            rows = shelf.rows[members] if streamed is None else np.stack([next(streamed)[TAPS.index(tap)] for _ in members])
             activations = torch.from_numpy(rows).to(torch.float32).contiguous(memory_format=torch.channels_last)
             yield activations, torch.tensor([self.films[part][index].target for index in members])
 
@@ -213,7 +210,7 @@ def _keep(shelves: Iterable[Shelf]) -> None:
 
 @dataclass(frozen=True)
 class CachedViews:
-    """What a training gets from `FrozenFeatures`: epoch e sees view 1 + (e - 1) mod `views`, or a fresh one when `views` is 0."""
+    """What a training gets of `FrozenFeatures`: epoch e sees view 1 + (e - 1) mod `views`; with 0 views a fresh one."""
 
     features: FrozenFeatures
     tap: str

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,7 +132,7 @@ class Source(Protocol):
 class Straight:
     """The plain way: every film is read, augmented and sent through the frozen layers in every epoch, by PyTorch."""
 
-    films: dict[str, Sequence[Film]]  # parts "train" and "val"
+    films: Mapping[str, Sequence[Film]]  # parts "train" and "val"
     backbone: Backbone
     frozen: nn.Module
     augmentation: Augmentation
