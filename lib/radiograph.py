@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import kornia_rs
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -16,6 +17,7 @@ from lib.errors import UnreadableFilmError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; anything larger is refused by its header, before decoding
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
+_ORIENTATION_MARKS = (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")  # chunks that may say which side is up
 
 warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but readable metadata
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, with a message that names it
@@ -41,7 +43,7 @@ def read_grey(path: Path, side: int) -> np.ndarray:
         UnreadableFilmError: not an image, truncated, too large, several frames.
     """
     with _opened(path) as image:
-        return np.asarray(_decode(image, 2 * side).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+        return np.asarray(_decode(image, side).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def measure(path: Path) -> Measurements:
@@ -109,12 +111,34 @@ def _describe_stranger(path: Path) -> str:
     return f"not an image in a known format ({', '.join(FORMATS)})"
 
 
-def _decode(image: Image.Image, wanted_side: int) -> Image.Image:
+def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
     """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks its every byte."""
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         image.draft("L", (wanted_side, wanted_side))
+    plain = _plain_png(image)
+    if plain is not None:
+        return plain
     image.load()
     return _to_grey(ImageOps.exif_transpose(image))
+
+
+def _plain_png(image: ImageFile) -> Image.Image | None:
+    """A PNG of 8-bit grey or RGB without anything else to mind, decoded by kornia-rs at twice Pillow's speed.
+
+    None where it is not one, or is damaged: Pillow then reads what can be read, or tells what is wrong.
+    """
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or image.tile[0].args != image.mode:
+        return None
+    if "transparency" in image.info or image.info.get("interlace"):
+        return None
+    data = Path(os.fsdecode(image.filename)).read_bytes()
+    if any(mark in data for mark in _ORIENTATION_MARKS):
+        return None
+    try:
+        pixels = kornia_rs.io.decode_image_png_u8(data, image.size[::-1], "mono" if image.mode == "L" else "rgb")
+    except Exception:  # whatever it was, Pillow finds it as well and words it for the person
+        return None
+    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels).convert("L")
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
