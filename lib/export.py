@@ -9,7 +9,6 @@ Equalization and Bias Correction", ICCV 2019, here measured on films).
 import copy
 import json
 import shutil
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from lib.checkpoints import Checkpoint
 from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder, write_json
 from lib.errors import JobError
 from lib.inference import Agreement, Graph, ModelCard, softmax, usual_precision
-from lib.openvino_import import opset, ov
+from lib.openvino_import import opset, ov, simplify
 
 TAPS = ("cut", "pooled")  # outputs of Taps, in order
 Item = TypeVar("Item")
@@ -51,19 +50,20 @@ class Taps(nn.Module):
 class _GreyStem(nn.Module):
     """The first convolution on one grey channel: three equal channels let its weights be summed beforehand.
 
-    Takes `(B, 1, side, side) uint8`. With statistics that differ by channel the normalised channels differ by a
-    constant; its convolution is a constant map, zero padding at the border included.
+    Takes `(B, 1, side, side) uint8`. Scaling is in the weights, a common offset is subtracted before the convolution. With
+    statistics that differ by channel the normalised channels differ by a constant from each other: its convolution is a
+    constant map, zero padding at the border included.
     """
 
     def __init__(self, stem: nn.Conv2d, backbone: Backbone) -> None:
         super().__init__()
-        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
-        self.mean, self.std = float(mean.mean()), float(std.mean())
-        gain, offset = (self.std / std).view(1, 3, 1, 1), ((self.mean - mean) / std).view(1, 3, 1, 1)
+        mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
+        self.grey_mean = float(mean.mean())
         self.stem = copy.deepcopy(stem)
         self.stem.in_channels = 1
-        self.stem.weight = nn.Parameter((stem.weight * gain).sum(1, keepdim=True), requires_grad=False)
+        self.stem.weight = nn.Parameter((stem.weight / std).sum(1, keepdim=True), requires_grad=False)
         self.constant: Tensor | None = None
+        offset = (self.grey_mean - mean) / std
         if bool(offset.any()):
             unbiased = copy.deepcopy(stem)
             unbiased.bias = None
@@ -71,7 +71,7 @@ class _GreyStem(nn.Module):
                 self.constant = unbiased(offset.expand(1, 3, backbone.input_side, backbone.input_side).contiguous())
 
     def forward(self, grey: Tensor) -> Tensor:
-        answer: Tensor = self.stem((grey.to(torch.float32) * (1 / 255) - self.mean) * (1 / self.std))
+        answer: Tensor = self.stem(grey.to(torch.float32) - self.grey_mean)
         return answer if self.constant is None else answer + self.constant
 
 
@@ -107,9 +107,8 @@ def _with_grey_input(module: nn.Module, backbone: Backbone) -> Any:
 def _convert(module: nn.Module, example: Tensor) -> Any:
     module = copy.deepcopy(module).eval().requires_grad_(False)
     graph = ov.convert_model(module, example_input=example, input=[ov.PartialShape(list(example.shape))])
-    with tempfile.TemporaryDirectory() as folder:  # a graph that was saved once is simplified: BatchNorm is in the weights
-        ov.save_model(graph, Path(folder) / "graph.xml", compress_to_fp16=False)
-        return ov.Core().read_model(Path(folder) / "graph.xml").clone()
+    simplify(graph, cf=True)  # BatchNorm and padding go into the convolutions, where bias correction looks for them
+    return graph
 
 
 def _joined(file: Path, output: int, tail: Any) -> Any:

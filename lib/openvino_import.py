@@ -12,5 +12,6 @@ sys.modules["openvino_telemetry"] = _NOT_IMPORTABLE  # type: ignore[assignment] 
 
 import openvino as ov  # noqa: E402
 from openvino import opset13 as opset  # noqa: E402
+from openvino._offline_transformations import apply_moc_transformations as simplify  # noqa: E402
 
-__all__ = ["opset", "ov"]
+__all__ = ["opset", "ov", "simplify"]

@@ -17,6 +17,7 @@ from lib.errors import UnreadableFilmError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; anything larger is refused by its header, before decoding
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
+_PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
 _ORIENTATION_MARKS = (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")  # chunks that may say which side is up
 
 warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but readable metadata
@@ -123,11 +124,11 @@ def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
 
 
 def _plain_png(image: ImageFile) -> Image.Image | None:
-    """A PNG of 8-bit grey or RGB without anything else to mind, decoded by kornia-rs at twice Pillow's speed.
+    """A PNG of 8-bit channels without anything else to mind, decoded by kornia-rs at twice Pillow's speed.
 
     None where it is not one, or is damaged: Pillow then reads what can be read, or tells what is wrong.
     """
-    if image.format != "PNG" or image.mode not in ("L", "RGB") or image.tile[0].args != image.mode:
+    if image.format != "PNG" or image.mode not in _PLAIN_PNG or image.tile[0].args != image.mode:
         return None
     if "transparency" in image.info or image.info.get("interlace"):
         return None
@@ -135,10 +136,10 @@ def _plain_png(image: ImageFile) -> Image.Image | None:
     if any(mark in data for mark in _ORIENTATION_MARKS):
         return None
     try:
-        pixels = kornia_rs.io.decode_image_png_u8(data, image.size[::-1], "mono" if image.mode == "L" else "rgb")
+        pixels = kornia_rs.io.decode_image_png_u8(data, image.size[::-1], _PLAIN_PNG[image.mode])
     except Exception:  # whatever it was, Pillow finds it as well and words it for the person
         return None
-    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels).convert("L")
+    return _to_grey(Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels))
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
