@@ -12,7 +12,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     $PIP -r requirements-torch.txt && \
     $PIP --require-hashes -r requirements.lock && \
     cd /opt/venv/lib/python3.11/site-packages && \
-    rm -rf torch/include torch/share torch/test && \
+    rm -rf torch/include torch/share torch/test openvino/include openvino/cmake && \
+    find openvino/libs -regextype egrep -regex '.*(gpu|npu|auto|hetero|onnx|paddle|tensorflow|tensorflow_lite|jax|gguf)_?(batch|frontend)?.*\.so.*' -delete && \
     find . -type d \( -name tests -o -name test \) -not -path './torch/*' -not -path './numpy/*' -prune -exec rm -rf {} + && \
     find . -name '*.a' -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile

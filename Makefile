@@ -12,6 +12,8 @@ WEIGHTS  := $(call setting,WEIGHTS)
 SEED     := $(call setting,SEED,0)
 CPUS     := $(call setting,CPUS,0)
 WORKERS  := $(call setting,WORKERS,0)
+PRECISION := $(call setting,PRECISION,auto)
+CACHE_GB := $(call setting,CACHE_GB,0)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
 $(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
@@ -20,7 +22,7 @@ RUNNER   := $(or $(call setting,RUNNER),$(shell timeout 10 docker info >/dev/nul
 # The caller; for root the owner of this folder, so that sudo make leaves no files of root's behind.
 UID := $(shell [ "$$(id -u)" = 0 ] && stat -c %u . || id -u)
 GID := $(shell [ "$$(id -u)" = 0 ] && stat -c %g . || id -g)
-export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS UID GID
+export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CACHE_GB UID GID
 
 # Extra flags for one job: make train-b TRAIN_B_ARGS='--epochs 12'
 
@@ -57,7 +59,7 @@ endif
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test lint format lock clean FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench lint format lock clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and CSV predictions"
@@ -133,8 +135,8 @@ $(ANSWERS): $(PHASE_B) | $(READY) mounts
 
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
-$(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(TRAIN_A_ARGS)
-$(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(TRAIN_B_ARGS)
+$(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_A_ARGS)
+$(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_B_ARGS)
 $(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts
 	@printf '%s\n' '$(subst ','\'',$(SETTINGS))' | cmp -s - '$@' || printf '%s\n' '$(subst ','\'',$(SETTINGS))' > '$@'
 
@@ -176,6 +178,9 @@ image: .env ## build the container image
 test: .venv/installed-dev ## run all tests; those in containers are skipped where no engine answers
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
+bench: .venv/installed-dev ## measure against what one would write instead: make bench [QUICK=1] [FILMS=DIR]
+	$(PYTHON) -m tests.benchmarks.bench $(if $(QUICK),--quick) $(if $(FILMS),--films '$(FILMS)') --out '$(RUNS_DIR)' $(BENCH_ARGS)
+
 lint: .venv/installed-dev ## formatting, lint, types, and docs that match the program
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -195,5 +200,8 @@ LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-em
 	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
-	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous evaluation predictions best_*.pt .settings-*)
+	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation predictions best_*.pt .settings-*)
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
+
+clean-cache: ## delete what the frozen layers computed; the next training computes it again
+	rm -rf '$(DATA_DIR)/cache/features' data/demo/cache/features

@@ -329,7 +329,7 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
     per_view = frozen.bytes_of("train", tap)
     fitting = views_that_fit(min(plan.epochs, AUTO_VIEWS), per_view, room, memory)
     views = plan.views or fitting
-    if views * per_view > room:
+    if views and views * per_view > room:
         raise JobError(
             f"--views {views} needs {views * per_view / 1e9:.1f} GB in {frozen.folder.parent}, {max(room, 0) / 1e9:.1f} GB may "
             "be used. Give --views auto, a larger --cache_gb, or --cache off."

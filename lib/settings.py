@@ -42,7 +42,7 @@ CACHE_GB = Setting(
     "disk space for activations of frozen layers in DATA_DIR/cache; 0: half of what is free there",
     at_least=0,
     env="CACHE_GB",
-    default=0.0,
+    default=0,
 )
 PRECISION = Setting(
     "numbers the compiled graphs compute in; auto: bf16 where the CPU has it and answers agree, else fp32",

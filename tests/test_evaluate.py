@@ -38,11 +38,24 @@ def test_any_checkpoint_can_be_scored_into_a_folder_of_its_own(chain: Path, tmp_
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
 
 
-def test_scores_do_not_depend_on_the_batch_size(chain: Path, tmp_path: Path) -> None:
-    assert run(evaluate, "--batch_size", "3", "--output", tmp_path / "small", *LITE0, *dirs(chain)) == 0
-    first, second = (pd.read_csv(path / "predictions.csv") for path in (chain / "runs/evaluation", tmp_path / "small"))
-    assert first["prediction"].tolist() == second["prediction"].tolist()
-    assert first["confidence"].to_numpy() == pytest.approx(second["confidence"].to_numpy(), abs=1e-4)
+def test_a_phase_has_a_model_of_its_own(chain: Path, tmp_path: Path) -> None:
+    assert run(evaluate, "--model", chain / "runs/phase_a/model", "--output", tmp_path / "a", *dirs(chain)) == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+
+
+def test_scores_do_not_depend_on_the_cores_and_hardly_on_the_precision(chain: Path, tmp_path: Path) -> None:
+    for name, more in (("one", ["--cpus", "1"]), ("fp32", ["--precision", "fp32"])):
+        assert run(evaluate, *more, "--output", tmp_path / name, *LITE0, *dirs(chain)) == 0
+    first = (chain / "runs/evaluation/predictions.csv").read_text()
+    assert (tmp_path / "one" / "predictions.csv").read_text() == first
+    tables = [pd.read_csv(folder / "predictions.csv") for folder in (chain / "runs/evaluation", tmp_path / "fp32")]
+    assert tables[0]["confidence"].to_numpy() == pytest.approx(tables[1]["confidence"].to_numpy(), abs=0.08)
+
+
+def test_a_model_of_another_backbone_or_two_models_are_refused(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(evaluate, "--backbone", "resnet18", *dirs(chain)) == 1
+    assert "holds efficientnet_lite0" in capsys.readouterr().err
+    assert run(evaluate, "--model", "a", "--checkpoint_path", "b", *dirs(chain)) == 2
 
 
 def test_a_checkpoint_of_another_split_is_refused(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

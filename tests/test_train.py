@@ -52,7 +52,7 @@ def _train(root: Path, phase: str, *more: object) -> int:
 def test_each_phase_leaves_its_files(chain: Path) -> None:
     for phase, epochs in (("a", [1, 2]), ("b", [0, 1, 2])):
         folder = chain / "runs" / f"phase_{phase}"
-        expected = {"config.json", "history.csv", "curves.png", BEST, "last.pt", "summary.json"}
+        expected = {"config.json", "history.csv", "curves.png", BEST, "last.pt", "summary.json", "model"}
         expected |= {"start.pt"} if phase == "b" else set()
         assert {path.name for path in folder.iterdir()} == expected
         assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == epochs

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lib import backbones, training
-from lib.backbones import BACKBONES
+from lib.backbones import BACKBONES, to_input
 from lib.errors import UsageError
-from lib.training import PHASES, Plan, class_weights, freeze, to_input, with_phase_defaults
+from lib.training import PHASES, Plan, class_weights, freeze, with_phase_defaults
 
 ROW = BACKBONES["resnet18"]
 NOTHING_GIVEN = dict.fromkeys(PHASES["a"])
@@ -17,8 +17,16 @@ NOTHING_GIVEN = dict.fromkeys(PHASES["a"])
 
 def _plan(**cells: object) -> Plan:
     chosen = with_phase_defaults("a", {**NOTHING_GIVEN, **cells})
-    rest = {"batch_size": 4, "weight_decay": 0.0, "step_size": 3, "gamma": 0.3, "class_weight_power": 0.5, "seed": 0}
-    return Plan(phase="a", backbone="resnet18", **rest, **chosen)  # type: ignore[arg-type]
+    rest = {
+        "batch_size": 4,
+        "weight_decay": 0.0,
+        "step_size": 3,
+        "gamma": 0.3,
+        "class_weight_power": 0.5,
+        "seed": 0,
+        "views": 0,
+    }
+    return Plan(phase="a", backbone="resnet18", precision="", **rest, **chosen)  # type: ignore[arg-type]
 
 
 def test_the_phases_are_those_of_the_documented_table() -> None:
