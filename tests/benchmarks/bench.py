@@ -29,6 +29,7 @@ from lib.manifest import SplitRecord, read_split, write_rows
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
+TWO_EPOCHS = (["--epochs", 2], ["--epochs", 2])
 LITE0 = ["--backbone", "efficientnet_lite0"]
 # glibc's settings of the image and the Makefile: the jobs run with them, what one would write instead does not.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
@@ -197,9 +198,7 @@ class Bench:
         yield _growth_row("prediction", 4 * size, predict, rounds)
         trainings: list[Callable[[], float]] = []
         for n in (size, 2 * size, 4 * size):
-            data = self.folder_of(n)
-            more = ["--epochs", 2]
-            trainings.append(lambda data=data: self.train(data, self.work / "runs_growth", more, more))
+            trainings.append(lambda data=self.folder_of(n): self.train(data, self.work / "runs_growth", *TWO_EPOCHS))
         yield _growth_row("training", size, trainings, rounds)
 
     def films_of(self, kind: str, count: int) -> Path:
