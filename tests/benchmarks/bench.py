@@ -196,9 +196,8 @@ class Bench:
             for n in (4 * size, 8 * size, 16 * size)
         ]
         yield _growth_row("prediction", 4 * size, predict, rounds)
-        trainings: list[Callable[[], float]] = []
-        for n in (size, 2 * size, 4 * size):
-            trainings.append(lambda data=self.folder_of(n): self.train(data, self.work / "runs_growth", *TWO_EPOCHS))
+        folders = [self.folder_of(n) for n in (size, 2 * size, 4 * size)]
+        trainings = [lambda data=data: self.train(data, self.work / "runs_growth", *TWO_EPOCHS) for data in folders]
         yield _growth_row("training", size, trainings, rounds)
 
     def films_of(self, kind: str, count: int) -> Path:
