@@ -69,7 +69,7 @@ def dhash(image: Image.Image) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile]:
     """Open a film and check its header. Whatever a hostile file makes the decoders raise becomes one kind of error."""
     try:
         if not path.is_file():
