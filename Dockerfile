@@ -12,10 +12,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     $PIP -r requirements-torch.txt && \
     $PIP --require-hashes -r requirements.lock && \
     cd /opt/venv/lib/python3.11/site-packages && \
-    rm -rf torch/include torch/share torch/test openvino/include openvino/cmake && \
+    rm -rf torch/include torch/share torch/test openvino/include openvino/cmake openvino/libs/cache.json hf_xet && \
+    find torch/bin -type f -not -name torch_shm_manager -delete && \
     find openvino/libs -regextype egrep -regex '.*(gpu|npu|auto|hetero|onnx|paddle|tensorflow|tensorflow_lite|jax|gguf)_?(batch|frontend)?.*\.so.*' -delete && \
-    find . -type d \( -name tests -o -name test \) -not -path './torch/*' -not -path './numpy/*' -prune -exec rm -rf {} + && \
-    find . -name '*.a' -delete && \
+    find . -type d \( -name tests -o -name test \) -not -path './torch/*' -prune -exec rm -rf {} + && \
+    find . \( -name '*.a' -o -name '*.pyi' \) -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
 
 FROM python:3.11-slim-bookworm
