@@ -24,7 +24,7 @@ from lib.checkpoints import Checkpoint
 from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder, write_json
 from lib.errors import JobError
 from lib.inference import Agreement, Graph, ModelCard, softmax, usual_precision
-from lib.openvino_import import opset, ov, simplify
+from lib.openvino_import import core, opset, ov, simplify
 
 TAPS = ("cut", "pooled")  # outputs of Taps, in order
 Item = TypeVar("Item")
@@ -113,7 +113,7 @@ def _convert(module: nn.Module, example: Tensor) -> Any:
 
 def _joined(file: Path, output: int, tail: Any) -> Any:
     """The graph of a file with a copy of `tail` behind one of its outputs."""
-    graph = ov.Core().read_model(file).clone()
+    graph = core().read_model(file).clone()
     cut = graph.results[output].input_value(0)
     for user in tail.get_parameters()[0].output(0).get_target_inputs():
         user.replace_source_output(cut)
@@ -130,7 +130,7 @@ def _correct_biases(graph: Any, layers: Sequence[Any], calibration: Sequence[np.
     if not with_bias or not calibration:
         return
     probe = ov.Model([_mean_rounding_error(layer) for layer, _ in with_bias], graph.get_parameters(), "probe")
-    compiled = ov.Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     sums = [np.zeros(tuple(output.shape), np.float64) for output in compiled.outputs]
     for film in calibration:
         answers = compiled(film[None, None])
@@ -166,7 +166,7 @@ def _keep_in_fp32(file: Path) -> None:
 
     OpenVINO reads the mark from the file alone: what is set on a node in Python does not reach its CPU plugin.
     """
-    order = ov.Core().read_model(file).get_ordered_ops()
+    order = core().read_model(file).get_ordered_ops()
     kinds = [operation.get_type_name() for operation in order]
     convolutions = [place for place, kind in enumerate(kinds) if kind in _CONVOLUTIONS]
     pooling = max((place for place, kind in enumerate(kinds) if kind == "ReduceMean"), default=len(order))

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.durable import recover_folder, sha256_of, write_json
 from lib.errors import JobError, UnreadableFilmError
-from lib.openvino_import import ov
+from lib.openvino_import import core, ov
 from lib.parallel import map_ordered
 from lib.radiograph import read_grey
 
@@ -25,15 +25,14 @@ Outputs = tuple[np.ndarray, ...]
 
 def usual_precision() -> str:
     """What this CPU computes fastest in: bf16 where it has instructions for it, else fp32."""
-    fastest = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    fastest = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     return "bf16" if fastest == ov.Type.bf16 else "fp32"
 
 
 def numeric_setup() -> str:
     """What a result's last bits may depend on besides the graph: the library and the kind of CPU."""
-    core = ov.Core()
-    capabilities = sorted(set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"BF16", "FP16", "INT8"})
-    return f"openvino {ov.__version__} {core.get_property('CPU', 'FULL_DEVICE_NAME')} {' '.join(capabilities)}"
+    capabilities = sorted(set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"BF16", "FP16", "INT8"})
+    return f"openvino {ov.__version__} {core().get_property('CPU', 'FULL_DEVICE_NAME')} {' '.join(capabilities)}"
 
 
 class Graph:
@@ -45,8 +44,7 @@ class Graph:
 
     def __init__(self, folder: Path, precision: str, cores: int) -> None:
         """`folder` holds what `lib.export.write_graphs` wrote; `precision` is "fp32" or "bf16"."""
-        core = ov.Core()
-        model = core.read_model(folder / f"{precision}.xml")
+        model = core().read_model(folder / f"{precision}.xml")
         model.reshape([FILMS_PER_REQUEST, *list(model.inputs[0].shape)[1:]])
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -54,7 +52,7 @@ class Graph:
             "INFERENCE_NUM_THREADS": cores,
             "ENABLE_CPU_PINNING": False,  # the kernel knows which cores of a container are free
         }
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = core().compile_model(model, "CPU", settings)
         self.output_shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
         self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._requests = [compiled.create_infer_request() for _ in range(2 * cores)]

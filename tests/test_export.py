@@ -99,9 +99,9 @@ def test_bias_correction_brings_rounded_weights_closer(taps: tuple[Path, nn.Sequ
 
 
 def _round_weights(source: Path, target: Path) -> None:
-    from lib.openvino_import import opset, ov
+    from lib.openvino_import import core, opset, ov
 
-    graph = ov.Core().read_model(source)
+    graph = core().read_model(source)
     for layer in export._convolutions(graph)[export.CONVOLUTIONS_IN_FP32 :]:
         weights = np.array(layer.input_value(1).get_node().get_data())
         rounded = torch.from_numpy(weights).to(torch.bfloat16).to(torch.float32).numpy()
