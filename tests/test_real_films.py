@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from jobs import evaluate, ingest, split, train
 from lib.manifest import read_manifest, read_split
@@ -63,3 +64,18 @@ def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_
     assert after_b > 0.85
     assert predict(root, ODD_FILES, tmp_path / "odd.csv") == 3
     assert len(pd.read_csv(tmp_path / "odd.csv")) == len(list(ODD_FILES.iterdir()))
+
+
+def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) -> None:
+    """After the two phases above; on a CPU without bfloat16 instructions it is emulated, slowly and alike."""
+    answers = {}
+    for precision in ("fp32", "bf16"):
+        output = tmp_path / f"{precision}.csv"
+        films = root / "data" / "test"
+        assert predict(root, films, output, "--precision", precision) == 0
+        answers[precision] = pd.read_csv(output)
+    same = answers["fp32"]["prediction"] == answers["bf16"]["prediction"]
+    labels = [Path(path).parts[0] for path in answers["fp32"]["path"]]
+    f1 = [f1_score(labels, answers[precision]["prediction"], average="macro") for precision in ("fp32", "bf16")]
+    assert same.mean() >= 0.995
+    assert abs(f1[0] - f1[1]) <= 0.005

@@ -103,6 +103,22 @@ def test_from_inside_there_is_no_root_no_privilege_and_no_network(own: Compose, 
     assert seen["connection"]
 
 
+THREADS = """
+from lib import cpu
+from lib.inference import Graph
+from pathlib import Path
+cores = cpu.usable_cores()
+graph = Graph(Path('runs/model'), 'fp32', cores)
+print(cores, graph.threads)
+"""
+
+
+def test_a_container_with_one_cpu_computes_on_one_thread(chain: Compose) -> None:
+    done = chain.run("--entrypoint", "python", "evaluate", "-c", THREADS, CPUS="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "1"]
+
+
 def test_only_ingest_may_be_given_a_network(compose: Compose) -> None:
     done = compose("--profile", "jobs", "config", "--format", "json", INGEST_NETWORK="bridge")
     services = json.loads(done.stdout)["services"]
