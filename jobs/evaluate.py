@@ -1,14 +1,19 @@
 """Score a model on data/test: a predictions CSV first, then every number and figure from that CSV."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.manifest import SplitRecord, read_split, read_split_digest
+from lib.manifest import SplitRecord, read_manifest, read_split, read_split_digest
+
+if TYPE_CHECKING:
+    from lib.calibration import Judge
+    from lib.inference import ModelCard, Prediction
 
 
 def evaluate(
@@ -21,6 +26,11 @@ def evaluate(
         str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
     ] = None,
     output: Annotated[Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")] = None,
+    positive: Annotated[str, Flag("class of interest for the operating point", placeholder="CLASS")] = "TUBERCULOSIS",
+    compare: Annotated[
+        Path | None, Flag("folder of another evaluation of the same test films: print the paired differences")
+    ] = None,
+    baselines: Annotated[bool, Flag("score what file metadata and a thumbnail alone would reach, beside the model")] = True,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
@@ -30,16 +40,19 @@ def evaluate(
 ) -> int:
     """Score the compiled model on the test films that no training or model choice has seen.
 
-    Writes predictions.csv (one row per film), metrics.json (accuracy, macro-F1, precision, recall, F1 and one-vs-rest
-    AUROC per class, confusion matrix), and the figures confusion.png, roc.png and overview.png. The numbers come
-    from predictions.csv alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
+    Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
+    lung answers), metrics.json (scores with 95 % intervals drawn by patient, calibration, operating point, scores by
+    source, the verdict), thresholds.csv, and the figures confusion.png, roc.png and overview.png. The numbers come
+    from the two tables alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
+        python -m jobs.evaluate --compare runs/evaluation/phase_a
         python -m jobs.evaluate --checkpoint_path elsewhere/best_resnet18.pt --output runs/evaluation/elsewhere
     """
-    from lib import metrics, report
+    from lib import assessment, audit, metrics, page, report
+    from lib.calibration import Judge
     from lib.inference import Predictor
 
     if model and checkpoint_path:
@@ -59,30 +72,53 @@ def evaluate(
                 f"{compiled} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
             )
         _require_untouched_test(card, rows, data_dir)
+        films = assessment.Films.read(data_dir)
+        judge = Judge.of(compiled, card.calibration)
         files = [data_dir / row.file for row in rows]
         answers = console.track(predictor.predict(files), "test films", len(files))
-        table = [_csv_row(row, answer, card.classes) for row, answer in zip(rows, answers, strict=True)]
+        table = [
+            _csv_row(row, answer, card, judge, films.source_of[row.path]) for row, answer in zip(rows, answers, strict=True)
+        ]
         durable.write_csv(folder / "predictions.csv", list(table[0]), table)
+        rivals = films.baselines(data_dir, seed, cores, workers or cores) if baselines else []
+        durable.write_csv(folder / "baselines.csv", ["path", *assessment.BASELINES], rivals)
 
         predictions = metrics.read_predictions(folder / "predictions.csv")
-        scores = metrics.score(predictions)
-        provenance = {
+        scores = {
             "phase": card.phase,
             "model": card.name,
             "precision": predictor.precision,
             "weights_sha256": card.weights_sha256,
             "split_sha256": card.split_sha256,
+            **metrics.score(predictions),
+            **assessment.assess(predictions, rivals, judge.calibration, positive, seed),
         }
+        if compare:
+            scores["compared"] = assessment.compare(predictions, compare, seed)
+        if scores["operating_point"]:
+            thresholds = metrics.threshold_table(metrics.answers_of(predictions), positive)
+            durable.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
         report.confusion(scores, folder / "confusion.png")
         report.roc(predictions, scores, folder / "roc.png")
         report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
-        durable.write_json(folder / "metrics.json", {**provenance, **scores})
-    console.table(
-        f"phase {card.phase} on {scores['films']} test films",
-        ("class", "precision", "recall", "F1", "AUROC", "films"),
-        metrics.table_rows(scores),
-    )
-    console.say(f"accuracy {scores['accuracy']:.3f} · macro-F1 {scores['macro_f1']:.3f} · results in {folder}")
+        durable.write_json(folder / "metrics.json", scores)
+        found = audit.audit(read_manifest(data_dir))
+        place = runs_dir if output is None else folder
+        page.write_report(
+            place / "report.html",
+            scores,
+            predictions,
+            found,
+            card,
+            films=data_dir / "test",
+            raw=data_dir / "raw",
+            runs=runs_dir,
+            predict=lambda paths: list(predictor.predict(paths)),
+            seed=seed,
+        )
+        if not checkpoint_path:
+            page.write_model_card(compiled / "MODEL_CARD.md", scores, found, card)
+    _print(scores, folder, place / "report.html")
     if scores["unreadable"]:
         console.warn(f"{scores['unreadable']} test films could not be read; predictions.csv says why.")
         return SOME_INPUTS_UNUSABLE
@@ -110,18 +146,65 @@ def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) 
         )
 
 
-def _csv_row(row: SplitRecord, answer: Any, classes: tuple[str, ...]) -> dict[str, Any]:
-    known = answer.probabilities is not None
-    best = int(answer.probabilities.argmax()) if known else 0
-    return {
-        "path": f"{row.label}/{PurePosixPath(row.path).name}",
-        "label": row.label,
-        "prediction": classes[best] if known else "",
-        "confidence": round(float(answer.probabilities[best]), 6) if known else "",
-        **{f"prob_{name}": round(float(answer.probabilities[i]), 6) if known else "" for i, name in enumerate(classes)},
+def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "Judge", source: str) -> dict[str, Any]:
+    from lib.explain import share_outside_lungs
+    from lib.radiograph import LOW_CONTRAST
+
+    reasons = judge.reasons(answer, card.classes, LOW_CONTRAST)
+    content: dict[str, Any] = {"path": f"{row.label}/{PurePosixPath(row.path).name}", "label": row.label}
+    columns = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
+    if answer.probabilities is None:
+        content |= dict.fromkeys(columns, "")
+    else:
+        best = int(answer.probabilities.argmax())
+        numbers = [f"{float(value):.9g}" for value in (answer.probabilities[best], *answer.probabilities)]
+        content |= dict(zip(columns, (card.classes[best], *numbers), strict=True))
+    outside = "" if answer.probabilities is None else f"{share_outside_lungs(answer.maps, best):.3f}"
+    return content | {
         "group": row.group,
+        "source": source,
+        "needs_review": bool(reasons),
+        "reasons": "; ".join(reasons),
+        "outside_lungs": outside,
         "error": answer.error,
     }
+
+
+def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
+    from lib import metrics
+
+    console.table(
+        f"phase {scores['phase']} on {scores['films']} test films, with 95 % intervals",
+        ("class", "precision", "recall", "F1", "AUROC", "films"),
+        metrics.table_rows(scores),
+    )
+    for rival in scores["baselines"].values():
+        low, high = rival["margin"] or (float("nan"), float("nan"))
+        console.say(f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model is better by {low:.3f} to {high:.3f}")
+    for source in scores["sources"]:
+        for name, area in source["auroc"].items():
+            console.say(
+                f"within {source['source']}: {name} against the rest, AUROC {_with_range(area['auroc'], area['interval'])}"
+            )
+    point = scores["operating_point"]
+    if point:
+        console.say(
+            f"{point['class']} from probability {point['threshold']:.3f}: sensitivity "
+            f"{_with_range(point['sensitivity'], point['intervals']['sensitivity'])}, specificity "
+            f"{_with_range(point['specificity'], point['intervals']['specificity'])}, "
+            f"{point['missed']} of {point['cases']} cases missed"
+        )
+    for name, change in scores.get("compared", {}).items():
+        if name in ("accuracy", "macro_f1") or name.startswith("auroc"):
+            console.say(f"change of {name}: {_with_range(change['difference'], change['interval'], '+.3f')}")
+    if scores["verdict"]:
+        console.say(f"Verdict: {scores['verdict']['words']}")
+    accuracy, f1 = (_with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1"))
+    console.say(f"accuracy {accuracy} · macro-F1 {f1} · results in {folder}, the page to read: {report}")
+
+
+def _with_range(value: float, interval: Sequence[float] | None, form: str = ".3f") -> str:
+    return f"{value:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
 
 
 if __name__ == "__main__":

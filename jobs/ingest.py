@@ -11,7 +11,7 @@ from typing import Annotated
 from lib import backbones, cli, console, cpu, datasets, durable, settings
 from lib.cli import Flag
 from lib.datasets import FoundFilm, Source
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, UnreadableFilmError, UsageError
+from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
 from lib.manifest import FilmRecord, read_manifest, write_rows
 from lib.parallel import map_ordered
 from lib.radiograph import Measurements, describe_non_file, measure
@@ -55,7 +55,7 @@ def ingest(
             console.warn(f"{len(outside)} files lie outside any class folder and are left out, the first: {outside[0]}")
         backbones.bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
 
-        known = {record.origin: record for record in read_manifest(data_dir)} if (raw / "manifest.csv").exists() else {}
+        known = {record.origin: record for record in _earlier(data_dir)}
         names = _names(found, known)
         unchanged = {film.origin for film in found if _is_unchanged(film, raw, known.get(film.origin))}
         missing = [film for film in found if film.origin not in unchanged]
@@ -80,6 +80,14 @@ def ingest(
             durable.swap_folder(staging, raw)
             console.say(f"{raw}: {len(missing)} films copied, {len(unchanged)} were there.")
     return _report(records)
+
+
+def _earlier(data_dir: Path) -> list[FilmRecord]:
+    """What an earlier ingest measured; nothing where its manifest is missing, damaged or of an older form."""
+    try:
+        return read_manifest(data_dir)
+    except JobError:
+        return []
 
 
 def _require_apart(source: Source, data_dir: Path) -> None:
@@ -165,7 +173,7 @@ def _index(
     if film.origin in reusable:
         return reusable[film.origin]
     copy = staging / names[film.origin]
-    measured, problem = Measurements(0, 0, "", ""), refused.get(film.origin, "")
+    measured, problem = Measurements(0, 0, "", "", 0.0, 0.0, 0.0), refused.get(film.origin, "")
     try:
         measured = measured if problem else measure(copy)
     except UnreadableFilmError as error:
@@ -180,6 +188,9 @@ def _index(
         height=measured.height,
         mode=measured.mode,
         bytes=copy.stat().st_size if copy.exists() else 0,
+        tint=measured.tint,
+        brightness=measured.brightness,
+        contrast=measured.contrast,
         source=collection,
         patient=patient,
         status="unreadable" if problem else "ok",

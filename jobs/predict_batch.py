@@ -2,14 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.radiograph import find_files
+
+if TYPE_CHECKING:
+    from lib.calibration import Judge
+    from lib.inference import ModelCard, Prediction
 
 
 def predict_batch(
@@ -20,9 +25,13 @@ def predict_batch(
     backbone: Annotated[
         str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
     ] = None,
+    operating_point: Annotated[
+        str, Flag("call this class from its stored threshold on, instead of the likeliest class", placeholder="CLASS")
+    ] = "",
     review_below: Annotated[
-        float, Flag("a smaller probability of the predicted class asks for a human look", at_least=0, below=1)
-    ] = 0.8,
+        float, Flag("a smaller probability of the predicted class asks for a human look as well", at_least=0, below=1)
+    ] = 0.0,
+    explain: Annotated[Path | None, Flag("folder for one PNG per film: where the answer comes from", placeholder="DIR")] = None,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
@@ -30,23 +39,28 @@ def predict_batch(
 ) -> int:
     """Classify every file below --input and write one row per file, sorted by path.
 
-    Columns: path (below --input), prediction, confidence, prob_<CLASS> for each class, needs_review, reasons, error,
-    model. A file that cannot be read has an empty prediction and its reason in error; the job then ends with exit
-    code 3 and the table is complete all the same. An empty folder gives a table without rows. Hidden and
-    operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
+    Columns: path (below --input), prediction, confidence (the prediction's probability), prob_<CLASS> for each class
+    (calibrated), needs_review, reasons (several possible classes, unlike the training films, inverted, blank),
+    outside_lungs (share of the evidence outside the central lung field), error, model. A file that cannot be read has
+    an empty prediction and its reason in error; the job then ends with exit code 3 and the table is complete all the
+    same. An empty folder gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
+    inputs. Not a medical device: a person decides.
 
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
-        python -m jobs.predict_batch --input film.png --output film.csv --review_below 0.9
+        python -m jobs.predict_batch --input film.png --output film.csv --explain maps
+        python -m jobs.predict_batch --input /srv/inbox --output screening.csv --operating_point TUBERCULOSIS
     """
     if output.suffix.lower() != ".csv":
         raise UsageError(f"--output {output}: the table is written as CSV, give a name that ends in .csv.")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
-    root, files = _inputs(input)
-    files = [path for path in files if path.absolute() != output.absolute()]  # a table of an earlier run is no film
+    root, names = _inputs(input)
+    if (own := output.absolute()).is_relative_to(root.absolute()):  # a table of an earlier run is no film
+        names = [name for name in names if name != own.relative_to(root.absolute()).as_posix()]
 
-    from lib.inference import LOW_CONTRAST, Predictor
+    from lib.calibration import Judge
+    from lib.inference import Predictor
 
     cores = cpu.usable_cores(cpus)
     folder = model or runs_dir / "model"
@@ -56,63 +70,73 @@ def predict_batch(
         raise JobError(
             f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
         )
+    judge = Judge.of(folder, card.calibration)
+    if operating_point:
+        judge.require_threshold(operating_point)
+    make_row = partial(_csv_row, card=card, judge=judge, positive=operating_point, review_below=review_below)
     counts: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
-        for answer in console.track(predictor.predict(files), "films", len(files)):
-            row = _csv_row(answer, root, card.classes, card.name, review_below, LOW_CONTRAST)
+        files = (root / name for name in names)
+        for answer in console.track(predictor.predict(files), "films", len(names)):
+            row = make_row(answer.path.relative_to(root).as_posix(), answer)
             counts.update({row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
+            if explain and answer.probabilities is not None:
+                _draw_map(explain / f"{row['path']}.png", answer, card, row["prediction"])
             yield row
 
     columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     with durable.lock(output.parent, f"the table {output.name}", name=f".{output.stem[:100]}.lock"):
-        durable.write_csv(output, [*columns, "needs_review", "reasons", "error", "model"], rows())
+        durable.write_csv(output, [*columns, "needs_review", "reasons", "outside_lungs", "error", "model"], rows())
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
-    console.say(f"{output}: {len(files)} rows ({summary})")
+    console.say(f"{output}: {len(names)} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
 
 
-def _inputs(given: Path) -> tuple[Path, list[Path]]:
+def _inputs(given: Path) -> tuple[Path, list[str]]:
+    """The folder that names start from, and the names: text alone, which takes a quarter of the memory of paths."""
     if given.is_dir():
         files, passed_over = find_files(given)
         if passed_over:
             console.say(f"{passed_over} hidden or operating-system files are not counted as inputs.")
-        return given, files
+        return given, [path.relative_to(given).as_posix() for path in files]
     if not given.exists():
         raise JobError(f"--input {given} does not exist.")
-    return given.parent, [given]
+    return given.parent, [given.name]
 
 
 def _csv_row(
-    answer: Any, root: Path, classes: tuple[str, ...], model: str, review_below: float, low_contrast: float
+    path: str, answer: "Prediction", card: "ModelCard", judge: "Judge", positive: str, review_below: float
 ) -> dict[str, Any]:
-    path = answer.path.relative_to(root).as_posix()
-    if answer.probabilities is None:
-        return {
-            "path": path,
-            "prediction": "",
-            "needs_review": True,
-            "reasons": "unreadable",
-            "error": answer.error,
-            "model": model,
+    from lib.explain import share_outside_lungs
+    from lib.radiograph import LOW_CONTRAST
+
+    reasons = judge.reasons(answer, card.classes, LOW_CONTRAST, positive)
+    row: dict[str, Any] = {"path": path, "prediction": "", "error": answer.error, "model": card.name}
+    if answer.probabilities is not None:
+        best = judge.choose(answer.probabilities, card.classes, positive)
+        confidence = float(answer.probabilities[best])
+        if confidence < review_below:
+            reasons.append(f"low confidence: below {review_below:g}")
+        row |= {
+            "prediction": card.classes[best],
+            "confidence": f"{confidence:.6f}",
+            **{f"prob_{name}": f"{answer.probabilities[index]:.6f}" for index, name in enumerate(card.classes)},
+            "outside_lungs": f"{share_outside_lungs(answer.maps, best):.3f}",
         }
-    best = int(answer.probabilities.argmax())
-    confidence = float(answer.probabilities[best])
-    reasons = []
-    if confidence < review_below:
-        reasons.append("low confidence")
-    if answer.contrast < low_contrast:
-        reasons.append("blank or nearly blank")
-    return {
-        "path": path,
-        "prediction": classes[best],
-        "confidence": f"{confidence:.6f}",
-        **{f"prob_{name}": f"{answer.probabilities[index]:.6f}" for index, name in enumerate(classes)},
-        "needs_review": bool(reasons),
-        "reasons": "; ".join(reasons),
-        "error": "",
-        "model": model,
-    }
+    return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
+
+
+def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: str) -> None:
+    import io
+
+    from lib.explain import overlay
+    from lib.radiograph import read_grey
+
+    buffer = io.BytesIO()
+    overlay(read_grey(answer.path, card.input_side), answer.maps, card.classes.index(predicted)).save(buffer, "PNG")
+    with durable.whole_file(path) as file:
+        file.write(buffer.getbuffer())
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from lib import cli, console, durable, settings, splitting
+from lib.audit import Audit, audit
 from lib.cli import Flag
 from lib.datasets import DATASETS, FOLDER, Dataset, class_or_split
 from lib.errors import DONE, JobError, UsageError
 from lib.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
-from lib.splitting import SPLITS, Contradiction
+from lib.splitting import SPLITS
 
 
 def split(
@@ -76,7 +77,7 @@ def split(
         _publish(rows, data_dir)
     _print_counts(rows)
     reason = dataset.why_this_policy if policy == dataset.on_contradiction else "no class to prefer"
-    _print_contradictions(readable, contradictions, policy, reason if on_contradiction == "auto" else "")
+    _print_audit(audit(records), policy, reason if on_contradiction == "auto" else "")
     _warn_of_unused_folders(readable, group_by)
     used_groups = {row.group for row in rows if row.split}
     console.say(
@@ -123,17 +124,38 @@ def _print_counts(rows: Sequence[SplitRecord]) -> None:
     console.table("films by class and split", ("class", *SPLITS, "excluded", "all"), [*body, ("all", *totals, len(rows))])
 
 
-def _print_contradictions(
-    films: Sequence[FilmRecord], contradictions: Sequence[Contradiction], policy: str, reason: str
-) -> None:
-    if not contradictions:
+def _print_audit(found: Audit, policy: str, reason: str) -> None:
+    """What the films show of themselves before anything is trained on them."""
+    columns = ("class", "films", "median size", "sizes", "square", "tinted", "brightness", "contrast", "blank", "files")
+    rows = [
+        (
+            p["class"],
+            p["films"],
+            f"{p['width']} x {p['height']}",
+            p["sizes"],
+            f"{p['square']:.0%}",
+            f"{p['tinted']:.0%}",
+            f"{p['brightness']:.0f}",
+            f"{p['contrast']:.0f}",
+            p["blank"],
+            p["files"],
+        )
+        for p in found.properties
+    ]
+    console.table("what tells the classes apart before a film is looked at", columns, rows)
+    if found.single_class_sources:
+        console.say(
+            f"sources that hold one class alone: {', '.join(found.single_class_sources)}. A model can tell their films by how "
+            "they were made; only scores within a source that holds several classes are free of that."
+        )
+    if not found.contradictions:
         console.say("contradictions: none, no bytes lie under two labels.")
         return
-    pairs = Counter(" / ".join(contradiction.labels) for contradiction in contradictions)
-    listed = ", ".join(f"{number} {labels}" for labels, number in sorted(pairs.items()))
-    ceiling = splitting.accuracy_ceiling(films, contradictions)
-    console.say(f"contradictions: {len(contradictions)} films lie under two labels ({listed}).")
-    console.say(f"  On the labels as filed no classifier can be right more often than {ceiling:.1%}.")
+    listed = ", ".join(f"{number} {labels}" for labels, number in sorted(found.contradictory_labels.items()))
+    console.say(f"contradictions: {len(found.contradictions)} films lie under two labels ({listed}).")
+    if found.crossing:
+        console.say(f"  {found.crossing} of them cross the train, val and test folders of the source.")
+    console.say(f"  On the labels as filed no classifier can be right more often than {found.ceiling:.1%}.")
     console.say(f"  Policy {policy}{f' (auto: {reason})' if reason else ''}.")
 
 

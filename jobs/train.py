@@ -378,15 +378,26 @@ def _publish(
     taps: tuple[Path, str] | None,
 ) -> None:
     """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
-    from lib import checkpoints, export, report
+    import numpy as np
+
+    from lib import calibration, checkpoints, export, inference, report
     from lib.augmentation import read_film
 
     folder = trainer.folder
     report.curves(history, trainer.plan.phase, folder / "curves.png")
     best = checkpoints.load(trainer.best_path)
     trainer.network.load_state_dict(best.state)
-    films = [read_film(film, best.row.input_side) for film in export.sample(val, export.AGREEMENT_FILMS)]
-    card = export.write_model(folder / "model", best, trainer.network, films, cores, taps)
+    chosen = export.sample(val, export.AGREEMENT_FILMS)
+    films = [read_film(film, best.row.input_side) for film in chosen]
+    targets = np.array([film.target for film in chosen])
+
+    def calibrate(model: Path, logits: np.ndarray, features: np.ndarray) -> dict[str, Any]:
+        thumbnails = np.stack([inference.thumbnail_of(film) for film in films])
+        learnt, reference = calibration.calibrate(logits, targets, features, thumbnails, best.classes)
+        reference.write(model)
+        return asdict(learnt)
+
+    card = export.write_model(folder / "model", best, trainer.network, films, cores, taps, calibrate)
     durable.copy_file(trainer.best_path, published)
     durable.copy_folder(folder / "model", published.with_name("model"))
     durable.write_json(

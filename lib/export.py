@@ -10,7 +10,7 @@ import copy
 import json
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,14 +23,16 @@ from lib.backbones import Backbone, to_input
 from lib.checkpoints import Checkpoint
 from lib.durable import PARTIAL, make_folder, sha256_of, swap_folder, write_json
 from lib.errors import JobError
-from lib.inference import Agreement, Graph, ModelCard, softmax, usual_precision
+from lib.inference import LARGEST_SHIFT, Agreement, Graph, ModelCard, softmax, usual_precision
 from lib.openvino_import import core, opset, ov, simplify
 
 TAPS = ("cut", "pooled")  # outputs of Taps, in order
 Item = TypeVar("Item")
+# Takes the unpublished folder, logits (N, classes) and features (N, F); may write files; returns what model.json keeps.
+Calibrate = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
 CONVOLUTIONS_IN_FP32 = 2  # the stem and what follows it: 7 % of the time, most of bfloat16's error
 CALIBRATION_FILMS = 64
-AGREEMENT_FILMS = 256
+AGREEMENT_FILMS = 2048  # that tell how far bfloat16 shifts answers, and what answers are worth
 LARGEST_DIFFERENCE = 1e-4  # in any probability, between PyTorch and the fp32 graph
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
@@ -86,6 +88,49 @@ def write_taps(folder: Path, network: nn.Sequential, backbone: Backbone, calibra
     write_json(folder / "shapes.json", dict(zip(TAPS, shapes, strict=True)))
 
 
+class _WithCut(nn.Module):
+    """A network that also gives what it computed below its last block."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        self.trunk = network.get_submodule("trunk")
+        self.rest = nn.Sequential(network.get_submodule("last_block"), network.get_submodule("head"))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        cut = self.trunk(images)
+        return self.rest(cut), cut
+
+
+def _explained(graph: Any) -> Any:
+    """A graph with the outputs logits and cut, with the outputs logits, features and class maps instead.
+
+    Features are the means of the cut `(B, C)`: what the general layers see tells a strange film from an ordinary one better
+    than what the trained ones make of it. Class maps are `(B, classes, h, w)`: behind the last feature map there are only
+    pooling and a linear layer, so the mean of a class's map plus its bias is its logit, and the map is an exact account
+    of where the logit comes from.
+    Source: B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
+    """
+    linear = graph.results[0].input_value(0).get_node()
+    while linear.get_type_name() != "MatMul":
+        linear = linear.input_value(0).get_node()
+    weights = np.array(linear.input_value(1).get_node().get_data())
+    weights = weights if linear.get_attributes()["transpose_b"] else weights.T
+    pooling = linear.input_value(0).get_node()
+    while pooling.get_type_name() != "ReduceMean" or max(list(pooling.input_value(0).get_shape())[2:]) == 1:
+        pooling = pooling.input_value(0).get_node()
+    feature_map = pooling.input_value(0)
+    height, width = list(feature_map.get_shape())[2:]
+    cut = graph.results[1].input_value(0)
+    positions = float(np.prod(list(cut.get_shape())[2:]))  # a sum: the mean would be taken for the pooling before the head
+    total = opset.reduce_sum(cut, opset.constant(np.array([2, 3])), keep_dims=False)
+    features = opset.multiply(total, opset.constant(np.float32(1 / positions)))
+    flat = opset.reshape(feature_map, opset.constant(np.array([0, 0, -1])), special_zero=True)
+    maps = opset.matmul(opset.constant(weights.astype(np.float32)), flat, False, False)
+    maps = opset.reshape(maps, opset.constant(np.array([0, 0, height, width])), special_zero=True)
+    outputs = [graph.results[0].input_value(0), features.output(0), maps.output(0)]
+    return ov.Model(outputs, graph.get_parameters(), "model")
+
+
 def _write_graphs(folder: Path, exact: Any, rounded: Any, layers: list[Any], calibration: Sequence[np.ndarray]) -> None:
     """Write `exact` as the fp32 graph and `rounded`, with the biases of `layers` corrected, as the one for bfloat16."""
     ov.save_model(exact, folder / "fp32.xml", compress_to_fp16=False)
@@ -112,12 +157,12 @@ def _convert(module: nn.Module, example: Tensor) -> Any:
 
 
 def _joined(file: Path, output: int, tail: Any) -> Any:
-    """The graph of a file with a copy of `tail` behind one of its outputs."""
+    """The graph of the taps' file with a copy of `tail` behind one of its outputs; its outputs are logits and cut."""
     graph = core().read_model(file).clone()
-    cut = graph.results[output].input_value(0)
     for user in tail.get_parameters()[0].output(0).get_target_inputs():
-        user.replace_source_output(cut)
-    return ov.Model(tail.get_results(), graph.get_parameters(), "model")
+        user.replace_source_output(graph.results[output].input_value(0))
+    outputs = [tail.results[0].input_value(0), graph.results[TAPS.index("cut")].input_value(0)]
+    return ov.Model(outputs, graph.get_parameters(), "model")
 
 
 def _convolutions(graph: Any) -> list[Any]:
@@ -202,13 +247,14 @@ def write_model(
     films: Sequence[np.ndarray],
     cores: int,
     taps: tuple[Path, str] | None = None,
+    calibrate: Calibrate | None = None,
 ) -> ModelCard:
     """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and model.json.
 
     `films` are validation films, `(side, side) uint8`: they calibrate bfloat16 and tell how far it shifts the answers.
     Without them it is neither calibrated nor used, unless forced.
     `taps` names the folder with the graphs of the frozen layers and the tap that was trained on: only what was trained is
-    converted then, which saves seconds.
+    converted then, which saves seconds. `calibrate` is given the answers to `films`.
 
     Raises:
         JobError: the fp32 graph does not answer as PyTorch does.
@@ -220,17 +266,17 @@ def write_model(
     if taps:
         _write_joined(partial, taps[0], taps[1], network, calibration)
     else:
-        graph = _with_grey_input(network, checkpoint.row)
+        graph = _explained(_with_grey_input(_WithCut(network), checkpoint.row))
         _write_graphs(partial, graph, graph, _convolutions(graph)[CONVOLUTIONS_IN_FP32:], calibration)
     some = sample(films, 8) or [_noise(checkpoint.row.input_side)]
-    _require_agreement(network, checkpoint.row, some, _probabilities(partial, "fp32", some, cores))
+    _require_agreement(network, checkpoint.row, some, softmax(_answers(partial, "fp32", some, cores)[0]))
+    answers = _answers(partial, "fp32", films, cores) if films else None
     agreement = None
-    if films and usual_precision() == "bf16":
-        exact = _probabilities(partial, "fp32", films, cores)
-        rounded = _probabilities(partial, "bf16", films, cores)
-        shift = np.abs(rounded - exact)
-        same = (rounded.argmax(1) == exact.argmax(1)).mean()
-        agreement = Agreement(len(films), float(same), float(shift.mean()), float(shift.max()))
+    if answers and usual_precision() == "bf16":
+        in_bf16 = _answers(partial, "bf16", films, cores)
+        agreement = _agreement(softmax(answers[0]), softmax(in_bf16[0]))
+        answers = in_bf16 if agreement.mean_shift <= LARGEST_SHIFT else answers  # as they will be used
+    calibration_content = calibrate(partial, *answers) if answers and calibrate else None
     card = ModelCard(
         backbone=checkpoint.backbone,
         classes=checkpoint.classes,
@@ -242,6 +288,7 @@ def write_model(
         bf16=agreement,
         files={path.name: sha256_of(path) for path in sorted(partial.iterdir())},
         made_with={name: version(name) for name in ("openvino", "torch")},
+        calibration=calibration_content,
     )
     card.write(partial)
     swap_folder(partial, folder)
@@ -255,13 +302,22 @@ def _write_joined(folder: Path, taps: Path, tap: str, network: nn.Sequential, ca
     graph = _convert(tail, torch.zeros(1, *shape))
     rounded = graph.clone()
     layers = _convolutions(rounded)
-    exact = _joined(taps / "fp32.xml", TAPS.index(tap), graph)
-    _write_graphs(folder, exact, _joined(taps / "bf16.xml", TAPS.index(tap), rounded), layers, calibration)
+    exact = _explained(_joined(taps / "fp32.xml", TAPS.index(tap), graph))
+    joined = _explained(_joined(taps / "bf16.xml", TAPS.index(tap), rounded))
+    _write_graphs(folder, exact, joined, layers, calibration)
 
 
-def _probabilities(folder: Path, precision: str, films: Sequence[np.ndarray], cores: int) -> np.ndarray:
+def _answers(folder: Path, precision: str, films: Sequence[np.ndarray], cores: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `(N, classes)` and pooled features `(N, F)`."""
     answers = Graph(folder, precision, cores).stream((None, film) for film in films)
-    return softmax(np.stack([outputs[0] for _, outputs in answers if outputs is not None]))
+    logits, features = zip(*[outputs[:2] for _, outputs in answers if outputs is not None], strict=True)
+    return np.stack(logits), np.stack(features)
+
+
+def _agreement(exact: np.ndarray, rounded: np.ndarray) -> Agreement:
+    shift = np.abs(rounded - exact)
+    same = (rounded.argmax(1) == exact.argmax(1)).mean()
+    return Agreement(len(exact), float(same), float(shift.mean()), float(shift.max()))
 
 
 def _noise(side: int) -> np.ndarray:

@@ -3,11 +3,12 @@
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from lib.durable import recover_folder, sha256_of, write_json
 from lib.errors import JobError, UnreadableFilmError
@@ -18,9 +19,10 @@ from lib.radiograph import read_grey
 FORMAT = 1
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
-LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
+THUMBNAIL_SIDE = 32  # pixels
 Key = TypeVar("Key")
 Outputs = tuple[np.ndarray, ...]
+_NOTHING = np.empty(0)
 
 
 def usual_precision() -> str:
@@ -138,6 +140,7 @@ class ModelCard:
     bf16: Agreement | None  # None: made on a CPU without bfloat16
     files: dict[str, str]  # file name → sha256
     made_with: dict[str, str]  # package → version
+    calibration: dict[str, Any] | None = None  # lib/calibration.py; None: made without validation films
 
     @property
     def name(self) -> str:
@@ -187,7 +190,13 @@ class Prediction:
     """What the model says of one file, or why it could not be asked."""
 
     path: Path
-    probabilities: np.ndarray | None  # (classes,) float64, sums to 1
+    logits: np.ndarray | None  # (classes,)
+    probabilities: np.ndarray | None  # (classes,) float64, calibrated, sums to 1
+    features: np.ndarray = field(default_factory=lambda: _NOTHING)  # (C,) means of what the general layers see
+    maps: np.ndarray = field(
+        default_factory=lambda: _NOTHING
+    )  # (classes, h, w): the mean of a class's map plus its bias is its logit
+    thumbnail: np.ndarray = field(default_factory=lambda: _NOTHING)  # (32, 32) uint8
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
     error: str = ""
 
@@ -203,24 +212,31 @@ class Predictor:
         """
         self.card = ModelCard.read(folder)
         self.precision = self.card.precision(precision)
+        self.temperature = self.card.calibration["temperature"] if self.card.calibration else 1.0
         self.graph = Graph(folder, self.precision, cores)
         self.readers = readers
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order. Files are read on threads, a few requests ahead."""
         films = map_ordered(self._read, paths, self.readers, lookahead=self.readers + 2 * FILMS_PER_REQUEST)
-        for (path, error, contrast), outputs in self.graph.stream(films):
+        for (path, error, contrast, thumbnail), outputs in self.graph.stream(films):
             if outputs is None:
-                yield Prediction(path, None, error=error)
+                yield Prediction(path, None, None, error=error)
             else:
-                yield Prediction(path, softmax(outputs[0]), contrast)
+                logits, features, maps = outputs
+                yield Prediction(path, logits, softmax(logits / self.temperature), features, maps, thumbnail, contrast)
 
-    def _read(self, path: Path) -> tuple[tuple[Path, str, float], np.ndarray | None]:
+    def _read(self, path: Path) -> tuple[tuple[Path, str, float, np.ndarray], np.ndarray | None]:
         try:
             grey = read_grey(path, self.card.input_side)
         except UnreadableFilmError as error:
-            return (path, str(error), 0.0), None
-        return (path, "", float(grey.std())), grey
+            return (path, str(error), 0.0, _NOTHING), None
+        return (path, "", float(grey.std()), thumbnail_of(grey)), grey
+
+
+def thumbnail_of(grey: np.ndarray) -> np.ndarray:
+    """A film `(side, side) uint8` as `(32, 32) uint8`: what is left when no lung can be made out."""
+    return np.asarray(Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -24,6 +24,9 @@ class FilmRecord:
     height: int
     mode: str
     bytes: int
+    tint: float  # mean difference of the colour channels, 0 to 255; 0 for a grey film
+    brightness: float  # mean grey level, 0 to 255
+    contrast: float  # standard deviation of the grey levels
     source: str  # collection that the file name gives away, or empty
     patient: str  # person that the file name gives away, or empty
     status: str  # "ok" or "unreadable"

@@ -10,6 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib import calibration, intervals
+from lib.calibration import Calibration
+from lib.inference import softmax
+from lib.intervals import Answers
+
+PREVALENCES = (0.005, 0.02, 0.10, 0.30)  # of the class of interest, for predictive values
+FEW = 5  # films of a kind below which a source has no AUROC
 PROBABILITY = "prob_"  # columns prob_<CLASS>
 
 
@@ -59,6 +66,122 @@ def score(predictions: pd.DataFrame) -> dict[str, Any]:
         "classes": classes,
         "confusion_matrix": confusion_matrix(truth, answer, labels=classes).tolist(),
     }
+
+
+def answers_of(predictions: pd.DataFrame) -> Answers:
+    """The rows that have a prediction, as arrays. A film without a `group` is a group of its own."""
+    classes = classes_of(predictions)
+    rows = predictions[predictions["prediction"].isin(classes)]
+    groups = rows["group"] if "group" in rows else rows["path"]
+    return Answers(
+        targets=np.array([classes.index(label) for label in rows["label"]], dtype=int),
+        predicted=np.array([classes.index(name) for name in rows["prediction"]], dtype=int),
+        probabilities=rows[[PROBABILITY + name for name in classes]].to_numpy(float),
+        groups=groups.where(groups.ne(""), rows["path"]).to_numpy(str),
+        classes=classes,
+    )
+
+
+def calibration_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
+    """Expected calibration error, Brier score and reliability bins, before and after the temperature."""
+    logits = np.log(np.maximum(answers.probabilities, 1e-30)) * learnt.temperature  # up to a constant that softmax ignores
+    found: dict[str, Any] = {"temperature": learnt.temperature}
+    for name, probabilities in (("before", softmax(logits)), ("after", answers.probabilities)):
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == answers.targets
+        found[name] = {
+            "ece": calibration.expected_calibration_error(confidence, right),
+            "brier": calibration.brier(probabilities, answers.targets),
+            "bins": calibration.reliability(confidence, right),
+        }
+    return found
+
+
+def conformal_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
+    """How often the conformal set holds the true class, and how often it names one class alone."""
+    inside = answers.probabilities >= learnt.smallest_probability
+    return {
+        "stated_coverage": learnt.coverage,
+        "coverage": float(inside[np.arange(len(inside)), answers.targets].mean()),
+        "one_class": float((inside.sum(axis=1) == 1).mean()),
+    }
+
+
+def operating_point(answers: Answers, positive: str, threshold: float, seed: int) -> dict[str, Any]:
+    """What calling every film with `prob_<positive>` >= `threshold` positive does: rates, intervals, cases missed.
+
+    Predictive values follow from Bayes' rule for each of `PREVALENCES`; the test films' own mixture means nothing.
+    """
+    number = list(answers.classes).index(positive)
+    is_positive, called = answers.targets == number, answers.probabilities[:, number] >= threshold
+    point = {
+        name: float(value[0]) for name, value in intervals.rates_at(is_positive, called, np.ones((1, len(called)))).items()
+    }
+    resampled = intervals.bootstrap(answers.groups, lambda weights: intervals.rates_at(is_positive, called, weights), seed)
+    cases = {"sensitivity": is_positive, "specificity": ~is_positive}
+    return {
+        "class": positive,
+        "threshold": threshold,
+        **point,
+        "intervals": {name: intervals.rate_interval(resampled[name], len(set(answers.groups[cases[name]]))) for name in point},
+        "missed": int((is_positive & ~called).sum()),
+        "false_alarms": int((~is_positive & called).sum()),
+        "cases": int(is_positive.sum()),
+        "predictive_values": [
+            {"prevalence": prevalence, **predictive_values(point["sensitivity"], point["specificity"], prevalence)}
+            for prevalence in PREVALENCES
+        ],
+    }
+
+
+def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> dict[str, float | None]:
+    """PPV and NPV by Bayes' rule; None where nothing is called positive, or negative."""
+    hits, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    missed, rejected = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    return {
+        "ppv": hits / (hits + alarms) if hits + alarms > 0 else None,
+        "npv": rejected / (rejected + missed) if rejected + missed > 0 else None,
+    }
+
+
+def threshold_table(answers: Answers, positive: str) -> list[dict[str, Any]]:
+    """Rates for thresholds 0.00 to 1.00: what another choice of operating point would have done on these films."""
+    number = list(answers.classes).index(positive)
+    is_positive = answers.targets == number
+    rows = []
+    for percent in range(101):
+        called = answers.probabilities[:, number] >= percent / 100
+        rates = {key: float(v[0]) for key, v in intervals.rates_at(is_positive, called, np.ones((1, len(called)))).items()}
+        row: dict[str, Any] = {"threshold": percent / 100, **{key: round(value, 6) for key, value in rates.items()}}
+        row |= {"missed": int((is_positive & ~called).sum()), "false_alarms": int((~is_positive & called).sum())}
+        for prevalence in PREVALENCES:
+            for name, value in predictive_values(rates["sensitivity"], rates["specificity"], prevalence).items():
+                row[f"{name}_at_{prevalence:g}"] = "" if value is None else round(value, 6)
+        rows.append(row)
+    return rows
+
+
+def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """Scores inside each `source` alone: where one source holds two classes, its AUROC owes nothing to the source."""
+    found = []
+    for source, rows in predictions[predictions["prediction"].ne("")].groupby("source", sort=True):
+        answers = answers_of(rows)
+        point = intervals.scores(answers, np.ones((1, len(answers.targets))))
+        ranges = intervals.all_intervals(answers, seed)
+        areas = {}
+        for number, name in enumerate(answers.classes):
+            positives = int((answers.targets == number).sum())
+            if min(positives, len(answers.targets) - positives) >= FEW:
+                areas[name] = {"auroc": float(point[f"auroc.{name}"][0]), "interval": ranges[f"auroc.{name}"]}
+        found.append(
+            {
+                "source": source,
+                "films": {name: int((answers.targets == number).sum()) for number, name in enumerate(answers.classes)},
+                "accuracy": float(point["accuracy"][0]),
+                "accuracy_interval": ranges["accuracy"],
+                "auroc": areas,
+            }
+        )
+    return found
 
 
 def _auroc(is_class: np.ndarray, probability: np.ndarray) -> float | None:

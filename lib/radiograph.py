@@ -16,6 +16,7 @@ from lib.errors import UnreadableFilmError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; anything larger is refused by its header, before decoding
+LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
 _ORIENTATION_MARKS = (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")  # chunks that may say which side is up
@@ -32,6 +33,9 @@ class Measurements:
     height: int
     mode: str
     dhash: str
+    tint: float  # mean difference between the strongest and the weakest colour channel, 0 to 255
+    brightness: float  # mean grey level, 0 to 255
+    contrast: float  # standard deviation of the grey levels
 
 
 def read_grey(path: Path, side: int) -> np.ndarray:
@@ -48,14 +52,28 @@ def read_grey(path: Path, side: int) -> np.ndarray:
 
 
 def measure(path: Path) -> Measurements:
-    """Open and decode a film; its size and mode as stored, and a perceptual hash of what it shows.
+    """Open and decode a film; its size and mode as stored, a perceptual hash, tint, brightness and contrast.
 
     Raises:
         UnreadableFilmError: as `read_grey`.
     """
     with _opened(path) as image:
         (width, height), mode = image.size, image.mode
-        return Measurements(width, height, mode, dhash(_decode(image, 8 * DHASH_SIDE)))
+        grey = _decode(image, 8 * DHASH_SIDE)
+        levels = np.asarray(grey.resize((8 * DHASH_SIDE,) * 2, Image.Resampling.BOX, reducing_gap=2.0))
+        shown = round(float(levels.mean()), 2), round(float(levels.std()), 2)
+        return Measurements(width, height, mode, dhash(grey), _tint(path, mode), *shown)
+
+
+def _tint(path: Path, mode: str) -> float:
+    if mode in ("L", "1", "LA") or mode.startswith(("I", "F")):
+        return 0.0
+    with _opened(path) as image:
+        if image.format == "JPEG":
+            image.draft("RGB", (32, 32))
+        small = image.convert("RGB").resize((32, 32), Image.Resampling.BOX)
+    channels = np.asarray(small, dtype=np.float32)
+    return round(float((channels.max(axis=2) - channels.min(axis=2)).mean()), 2)
 
 
 def dhash(image: Image.Image) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def curves(history: Sequence[Mapping[str, Any]], phase: str, path: Path) -> None
         axes.axvline(best["epoch"], color="#a0aec0", linestyle=":", label="best epoch")
         axes.set(xlabel="epoch", title=what, xticks=table["epoch"])
         axes.legend(frameon=False)
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(f"Phase {phase.upper()}")
     _save(figure, path)
 
@@ -38,14 +39,14 @@ def curves(history: Sequence[Mapping[str, Any]], phase: str, path: Path) -> None
 def confusion(scores: Mapping[str, Any], path: Path) -> None:
     """Confusion matrix: counts, shaded by the share of the true class."""
     figure = Figure(figsize=(1.6 + 1.1 * len(scores["classes"]),) * 2, layout="constrained")
-    _draw_confusion(figure.subplots(), scores)
+    draw_confusion(figure.subplots(), scores)
     _save(figure, path)
 
 
 def roc(predictions: pd.DataFrame, scores: Mapping[str, Any], path: Path) -> None:
     """One-vs-rest ROC curve per class with its area."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    _draw_roc(figure.subplots(), predictions, scores)
+    draw_roc(figure.subplots(), predictions, scores)
     _save(figure, path)
 
 
@@ -62,8 +63,8 @@ def overview(predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, 
     figure = Figure(figsize=(12, 9), layout="constrained")
     scores_row, *film_rows = figure.subfigures(3, 1, height_ratios=(1.75, 1, 1)).flat  # type: ignore[union-attr]
     left, middle, text = scores_row.subplots(1, 3, width_ratios=(1, 1, 0.62))
-    _draw_confusion(left, scores)
-    _draw_roc(middle, predictions, scores)
+    draw_confusion(left, scores)
+    draw_roc(middle, predictions, scores)
     summary = [
         f"test films   {scores['films']}",
         f"accuracy     {scores['accuracy']:.3f}",
@@ -81,7 +82,8 @@ def overview(predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, 
     _save(figure, path)
 
 
-def _draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
+def draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
+    """Counts on `axes`, shaded by the share of the true class."""
     counts = np.array(scores["confusion_matrix"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -89,12 +91,13 @@ def _draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
     ticks = range(len(scores["classes"]))
-    axes.set_xticks(ticks, [_short(name) for name in scores["classes"]])
-    axes.set_yticks(ticks, [_short(name) for name in scores["classes"]])
+    axes.set_xticks(ticks, [short(name) for name in scores["classes"]])
+    axes.set_yticks(ticks, [short(name) for name in scores["classes"]])
     axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
 
 
-def _draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -> None:
+def draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -> None:
+    """One-vs-rest ROC curves on `axes`."""
     from sklearn.metrics import roc_curve
 
     rows = predictions[predictions["prediction"].ne("")]
@@ -102,11 +105,11 @@ def _draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) 
         area = scores["per_class"][name]["auroc"]
         if area is not None:
             false_rate, true_rate, _ = roc_curve(rows["label"] == name, rows[PROBABILITY + name])
-            axes.plot(false_rate, true_rate, color=colour, label=f"{_short(name)} {area:.3f}")
+            axes.plot(false_rate, true_rate, color=colour, label=f"{short(name)} {area:.3f}")
     axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="one-vs-rest ROC, AUROC", aspect="equal")
-    axes.legend(frameon=False, loc="lower right")
-    _tidy(axes)
+    axes.legend(frameon=False, loc="lower right", labelcolor=mpl.rcParams["text.color"])
+    tidy(axes)
 
 
 def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
@@ -114,20 +117,28 @@ def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
         axes.imshow(read_grey(films / row["path"], THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255)
     except UnreadableFilmError:
         return
-    answer = f"{_short(row['prediction'])} {row['confidence']:.0%}"
+    answer = f"{short(row['prediction'])} {row['confidence']:.0%}"
     right = row["label"] == row["prediction"]
     axes.set_title(
-        answer if right else f"{answer}\nis {_short(row['label'])}", fontsize=8, color="black" if right else "#c53030"
+        answer if right else f"{answer}\nis {short(row['label'])}", fontsize=8, color="black" if right else "#c53030"
     )
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A class name that fits below a tick."""
     return name if len(name) <= 9 else {"TUBERCULOSIS": "TB"}.get(name, name[:8] + "…")
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """No box, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+
+
+def save_text(path: Path, text: str) -> None:
+    """A page, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -43,7 +43,14 @@ def test_grey_films_get_the_answers_of_pytorch_whatever_the_statistics(name: str
     export.write_model(tmp_path / "model", _checkpoint(network, row), network, [], cores=1)
     with torch.inference_mode():
         wanted = torch.softmax(network(to_input(films, row)).double(), 1).numpy()
-    assert np.abs(softmax(_stream(Graph(tmp_path / "model", "fp32", 1), films)) - wanted).max() <= 1e-4
+    graph = Graph(tmp_path / "model", "fp32", 1)
+    logits, features, maps = (_stream(graph, films, output) for output in range(3))
+    assert np.abs(softmax(logits) - wanted).max() <= 1e-4
+    bias = network.get_submodule("head")[-1].bias.detach().numpy()  # type: ignore[index]
+    with torch.inference_mode():
+        cut = network.get_submodule("trunk")(to_input(films, row)).mean(dim=(2, 3)).numpy()
+    assert np.abs(features - cut).max() <= 1e-4 * np.abs(cut).max()
+    assert np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() <= 1e-4 * np.abs(logits).max()  # an exact account
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,14 @@ def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
     card = export.write_model(tmp_path / "model", _checkpoint(network, LITE0), network, films, 1, (folder, tap))
     with torch.inference_mode():
         wanted = torch.softmax(network(to_input(films, LITE0)).double(), 1).numpy()
-    assert np.abs(softmax(_stream(Graph(tmp_path / "model", "fp32", 1), films)) - wanted).max() <= 1e-4
+    graph = Graph(tmp_path / "model", "fp32", 1)
+    logits, features, maps = (_stream(graph, films, output) for output in range(3))
+    assert np.abs(softmax(logits) - wanted).max() <= 1e-4
+    bias = network.get_submodule("head")[-1].bias.detach().numpy()  # type: ignore[index]
+    with torch.inference_mode():
+        cut = network.get_submodule("trunk")(to_input(films, LITE0)).mean(dim=(2, 3)).numpy()
+    assert np.abs(features - cut).max() <= 1e-4 * np.abs(cut).max()
+    assert np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() <= 1e-4 * np.abs(logits).max()  # an exact account
     if inference.usual_precision() == "bf16":
         assert card.bf16 is not None
         assert card.bf16.films == 6
@@ -113,7 +127,7 @@ def test_a_graph_that_answers_differently_is_not_published(
     taps: tuple[Path, nn.Sequential], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, network = taps
-    monkeypatch.setattr(export, "_probabilities", lambda *_: np.full((1, 3), 1 / 3))
+    monkeypatch.setattr(export, "_answers", lambda *_: (np.zeros((1, 3)), np.zeros((1, 1280))))
     with pytest.raises(JobError, match="differently from PyTorch"):
         export.write_model(tmp_path / "model", _checkpoint(network, LITE0), network, _films(1, 224), 1, (folder, "pooled"))
     assert not (tmp_path / "model").exists()

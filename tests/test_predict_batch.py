@@ -1,10 +1,12 @@
 """The predict_batch job: one row per file, in order, whatever the file is."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lib import durable
 from lib.manifest import read_split
@@ -19,6 +21,7 @@ COLUMNS = [
     "prob_TUBERCULOSIS",
     "needs_review",
     "reasons",
+    "outside_lungs",
     "error",
     "model",
 ]
@@ -89,7 +92,34 @@ def test_the_review_threshold_decides_who_is_looked_at(chain: Path, tmp_path: Pa
     film(tmp_path / "in" / "a.png")
     predict(chain, tmp_path / "in", tmp_path / "x.csv", "--review_below", "0.0")
     predict(chain, tmp_path / "in", tmp_path / "y.csv", "--review_below", "0.999999")
-    assert [_rows(tmp_path / name)[0]["needs_review"] for name in ("x.csv", "y.csv")] == ["False", "True"]
+    (unasked,), (asked,) = _rows(tmp_path / "x.csv"), _rows(tmp_path / "y.csv")
+    assert "below 0.999999" not in unasked["reasons"]
+    assert (asked["needs_review"], "below 0.999999" in asked["reasons"]) == ("True", True)
+
+
+def test_the_stored_operating_point_calls_its_class_from_its_threshold_on(chain: Path, tmp_path: Path) -> None:
+    films = (chain / "data").resolve() / "test"
+    assert predict(chain, films, tmp_path / "x.csv", "--operating_point", "TUBERCULOSIS") == 0
+    stored = json.loads((chain / "runs/model/model.json").read_text())["calibration"]["thresholds"]["TUBERCULOSIS"]
+    for row in _rows(tmp_path / "x.csv"):
+        called = float(row["prob_TUBERCULOSIS"]) >= round(stored, 6)
+        assert (row["prediction"] == "TUBERCULOSIS") == called
+
+
+def test_an_unknown_operating_point_is_refused_by_name(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film(tmp_path / "in" / "a.png")
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv", "--operating_point", "CANCER") == 1
+    assert "no threshold for it; it has them for NORMAL" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_every_readable_film_gets_a_picture_of_where_its_answer_comes_from(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "deep" / "a.png")
+    (tmp_path / "in" / "broken.png").write_text("no film")
+    assert predict(chain, tmp_path / "in", tmp_path / "x.csv", "--explain", tmp_path / "maps") == 3
+    assert [path.relative_to(tmp_path / "maps").as_posix() for path in (tmp_path / "maps").rglob("*.*")] == ["deep/a.png.png"]
+    with Image.open(tmp_path / "maps" / "deep" / "a.png.png") as image:
+        assert (image.size, image.mode) == ((224, 224), "RGB")
 
 
 def test_the_answers_are_those_of_the_evaluation(chain: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import film
 
 def _record(path: str, sha256: str | None = None, patient: str = "", seed: int | None = None) -> FilmRecord:
     bits = np.random.default_rng(abs(hash(path)) if seed is None else seed).bytes(32).hex()
-    return FilmRecord(path, path.split("/")[0], sha256 or path, bits, 1, 1, "L", 1, "", patient, "ok", "", path)
+    return FilmRecord(path, path.split("/")[0], sha256 or path, bits, 1, 1, "L", 1, 0.0, 0.0, 0.0, "", patient, "ok", "", path)
 
 
 TWINS = [

@@ -1,0 +1,147 @@
+"""Everything that is said about a model, put together: its table, the baselines' table, and what they are worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib import intervals, metrics, shortcuts
+from lib.calibration import Calibration
+from lib.errors import JobError, UnreadableFilmError
+from lib.inference import THUMBNAIL_SIDE
+from lib.intervals import Answers
+from lib.manifest import FilmRecord, SplitRecord, read_manifest, read_split
+from lib.parallel import map_ordered
+from lib.radiograph import read_grey
+
+BASELINES = tuple(shortcuts.BASELINES)
+
+
+@dataclass(frozen=True)
+class Films:
+    """The films of a split with what the manifest says of them."""
+
+    rows: Sequence[SplitRecord]
+    record_of: Mapping[str, FilmRecord]  # path below data/raw → manifest row
+    source_of: Mapping[str, str]  # path → where the film seems to come from
+
+    @staticmethod
+    def read(data_dir: Path) -> "Films":
+        """From data/split.csv and data/raw/manifest.csv."""
+        records = read_manifest(data_dir)
+        found = dict(zip((record.path for record in records), shortcuts.sources(records), strict=True))
+        rows = [row for row in read_split(data_dir) if row.split]
+        missing = [row.path for row in rows if row.path not in found]
+        if missing:
+            raise JobError(f"{missing[0]} is in split.csv and not in the manifest. Run the split job again.")
+        return Films(rows, {record.path: record for record in records}, found)
+
+    def baselines(self, data_dir: Path, seed: int, cores: int, readers: int) -> list[dict[str, str]]:
+        """What each baseline, grown on the training films, answers for each test film: rows of baselines.csv."""
+        rows = [row for row in self.rows if row.split in ("train", "test")]
+        thumbnails = map_ordered(lambda row: _thumbnail(data_dir / row.file), rows, readers)
+        seen = {
+            "metadata": shortcuts.metadata([self.record_of[row.path] for row in rows]),
+            "thumbnail": np.stack(list(thumbnails)).reshape(len(rows), -1).astype(np.float32),
+        }
+        is_train = np.array([row.split == "train" for row in rows])
+        labels = [row.label for row in rows if row.split == "train"]
+        tests = [row for row in rows if row.split == "test"]
+        answers: list[dict[str, str]] = [{"path": f"{row.label}/{PurePosixPath(row.path).name}"} for row in tests]
+        for name, features in seen.items():
+            classes, probabilities = shortcuts.predict(features[is_train], labels, features[~is_train], seed, cores)
+            for answer, best in zip(answers, probabilities.argmax(axis=1), strict=True):
+                answer[name] = classes[best]
+        return answers
+
+
+def assess(
+    predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]], learnt: Calibration | None, positive: str, seed: int
+) -> dict[str, Any]:
+    """What metrics.json says beside the plain scores. Entries are empty where something they need is missing."""
+    answers = metrics.answers_of(predictions)
+    review = predictions["needs_review"].eq("True")
+    found: dict[str, Any] = {
+        "points": {
+            name: _number(value[0]) for name, value in intervals.scores(answers, np.ones((1, len(answers.targets)))).items()
+        },
+        "intervals": intervals.all_intervals(answers, seed),
+        "sources": metrics.per_source(predictions, seed),
+        "review": {"share": float(review.mean()), "accuracy_of_the_rest": _accuracy(predictions[~review])},
+        "calibration": {},
+        "conformal": {},
+        "operating_point": {},
+        "baselines": {},
+        "verdict": {},
+    }
+    if learnt:
+        found["calibration"] = metrics.calibration_scores(answers, learnt)
+        found["conformal"] = metrics.conformal_scores(answers, learnt)
+        if positive in learnt.thresholds and positive in predictions["label"].to_numpy():
+            found["operating_point"] = metrics.operating_point(answers, positive, learnt.thresholds[positive], seed)
+    if rivals:
+        found["baselines"] = _against(answers, predictions, rivals, seed)
+        point = float(intervals.scores(answers, np.ones((1, len(answers.targets))))["macro_f1"][0])
+        found["verdict"] = shortcuts.verdict(
+            point,
+            {name: rival["macro_f1"] for name, rival in found["baselines"].items()},
+            {name: rival["margin"] for name, rival in found["baselines"].items()},
+            chance=1 / len(answers.classes),
+        )
+    return found
+
+
+def compare(predictions: pd.DataFrame, folder: Path, seed: int) -> dict[str, Any]:
+    """Paired differences, this evaluation minus the one in `folder`, with intervals.
+
+    Raises:
+        JobError: there is none, or it scored other films or classes.
+    """
+    file = folder / "predictions.csv"
+    if not file.exists():
+        raise JobError(f"--compare {folder}: there is no {file}. Give the folder of an earlier evaluation.")
+    other = metrics.read_predictions(file)
+    both = predictions["prediction"].ne("").to_numpy()
+    if other["path"].tolist() != predictions["path"].tolist() or other["label"].tolist() != predictions["label"].tolist():
+        raise JobError(f"--compare {folder} scored other films: evaluate both models on the same split.")
+    if metrics.classes_of(other) != metrics.classes_of(predictions):
+        raise JobError(f"--compare {folder} knows other classes: {', '.join(metrics.classes_of(other))}.")
+    both = both & other["prediction"].ne("").to_numpy()
+    first, second = metrics.answers_of(other[both]), metrics.answers_of(predictions[both])
+    return {
+        name: {"difference": difference, "interval": interval}
+        for name, (difference, interval) in intervals.differences(first, second, seed).items()
+    }
+
+
+def _against(
+    answers: Answers, predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]], seed: int
+) -> dict[str, dict[str, Any]]:
+    said = pd.DataFrame(rivals).set_index("path").loc[predictions["path"][predictions["prediction"].ne("")]]
+    found = {}
+    for name in BASELINES:
+        predicted = np.array([list(answers.classes).index(value) for value in said[name]])
+        rival = Answers(answers.targets, predicted, np.eye(len(answers.classes))[predicted], answers.groups, answers.classes)
+        score = float(intervals.scores(rival, np.ones((1, len(predicted))))["macro_f1"][0])
+        margin = intervals.differences(rival, answers, seed)["macro_f1"][1]
+        found[name] = {"what": shortcuts.BASELINES[name], "macro_f1": score, "margin": margin}
+    return found
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _accuracy(rows: pd.DataFrame) -> float | None:
+    answered = rows[rows["prediction"].ne("")]
+    return float((answered["label"] == answered["prediction"]).mean()) if len(answered) else None
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    try:
+        return read_grey(path, THUMBNAIL_SIDE)
+    except UnreadableFilmError:
+        return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)

@@ -1,0 +1,88 @@
+"""What is wrong, or merely telling, with a set of films: found in the manifest alone, before anything is trained."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from lib import shortcuts, splitting
+from lib.manifest import FilmRecord
+from lib.radiograph import LOW_CONTRAST
+from lib.splitting import Contradiction
+
+TINTED = 2.0  # mean difference of colour channels from which a film counts as tinted
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings, ready to be printed or drawn."""
+
+    films: int
+    unreadable: int
+    contradictions: Sequence[Contradiction]
+    contradictory_labels: dict[str, int]  # "NORMAL / TUBERCULOSIS" → films
+    crossing: int  # contradictions whose copies lie in two of the source's own splits
+    ceiling: float  # highest accuracy that the labels as filed allow
+    near_pairs: Sequence[tuple[FilmRecord, FilmRecord]]  # same or nearly same film, other than contradictions
+    near_pairs_across_labels: int
+    sources: dict[str, dict[str, int]]  # source → class → films
+    single_class_sources: Sequence[str]
+    properties: Sequence[dict[str, Any]]  # per class
+    blank: Sequence[str]  # paths
+
+
+def audit(records: Sequence[FilmRecord]) -> Audit:
+    """Look through a manifest."""
+    films = [record for record in records if record.status == "ok"]
+    contradictions = splitting.find_contradictions(films)
+    pairs = [(films[first], films[second]) for first, second in splitting.near_duplicates([film.dhash for film in films])]
+    pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
+    sources: dict[str, dict[str, int]] = {}
+    for film, source in zip(films, shortcuts.sources(films), strict=True):
+        counts = sources.setdefault(source, dict.fromkeys(sorted({film.label for film in films}), 0))
+        counts[film.label] += 1
+    return Audit(
+        films=len(records),
+        unreadable=len(records) - len(films),
+        contradictions=contradictions,
+        contradictory_labels=dict(Counter(" / ".join(found.labels) for found in contradictions)),
+        crossing=sum(len({_source_split(film) for film in found.films} - {""}) > 1 for found in contradictions),
+        ceiling=splitting.accuracy_ceiling(films, contradictions),
+        near_pairs=pairs,
+        near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
+        sources=dict(sorted(sources.items())),
+        single_class_sources=[name for name, counts in sorted(sources.items()) if sum(map(bool, counts.values())) == 1],
+        properties=[_properties(label, [film for film in films if film.label == label]) for label in _labels(films)],
+        blank=[film.path for film in films if film.contrast < LOW_CONTRAST],
+    )
+
+
+def _labels(films: Sequence[FilmRecord]) -> list[str]:
+    return sorted({film.label for film in films})
+
+
+def _source_split(film: FilmRecord) -> str:
+    parts = {part.lower() for part in PurePosixPath(film.origin).parts[:-1]}
+    return next((name for name in ("train", "val", "valid", "validation", "test") if name in parts), "")
+
+
+def _properties(label: str, films: Sequence[FilmRecord]) -> dict[str, Any]:
+    kinds = Counter(PurePosixPath(film.origin).suffix.lower().lstrip(".") or "none" for film in films)
+    aspects = np.array([film.width / max(film.height, 1) for film in films])
+    return {
+        "class": label,
+        "films": len(films),
+        "width": int(median(film.width for film in films)),
+        "height": int(median(film.height for film in films)),
+        "sizes": len({(film.width, film.height) for film in films}),
+        "square": float((np.abs(aspects - 1) < 0.01).mean()),
+        "tinted": float(np.mean([film.tint >= TINTED for film in films])),
+        "brightness": float(np.mean([film.brightness for film in films])),
+        "contrast": float(np.mean([film.contrast for film in films])),
+        "files": ", ".join(f"{kind} {count / len(films):.0%}" for kind, count in kinds.most_common(3)),
+        "blank": sum(film.contrast < LOW_CONTRAST for film in films),
+    }

@@ -1,0 +1,146 @@
+"""How sure a score is: 95 % intervals from a bootstrap that draws whole groups (patients), and paired differences.
+
+Films of one patient are not independent, so groups are drawn with replacement, not films (C. Field, A. Welsh,
+"Bootstrapping clustered data", JRSS B 69 (2007)). A resample is a row of film weights: every score is computed for all
+resamples at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_AT_A_TIME = 100  # resamples held in memory together
+Scores = dict[str, np.ndarray]  # name → (resamples,), NaN where a resample leaves a score undefined
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Films with their true classes and what a model said of them."""
+
+    targets: np.ndarray  # (N,) class numbers
+    predicted: np.ndarray  # (N,) class numbers
+    probabilities: np.ndarray  # (N, classes)
+    groups: np.ndarray  # (N,) names
+    classes: Sequence[str]
+
+
+def scores(answers: Answers, weights: np.ndarray) -> Scores:
+    """Accuracy, macro-F1, Brier score, and per class precision, recall, specificity, F1 and AUROC, for `(R, N)` weights.
+
+    A class without films in a resample has no recall and no AUROC (NaN), one that is never predicted precision 0.
+    """
+    count = len(answers.classes)
+    cells = answers.targets * count + answers.predicted
+    confusion = (weights @ np.eye(count * count)[cells]).reshape(-1, count, count)
+    hits, true, said = (
+        np.diagonal(confusion, axis1=1, axis2=2),
+        confusion.sum(axis=2),
+        confusion.sum(axis=1),
+    )
+    total = weights.sum(axis=1)
+    f1 = _ratio(2 * hits, true + said, empty=0.0)
+    found: Scores = {"accuracy": hits.sum(axis=1) / total, "macro_f1": f1.mean(axis=1)}
+    squares = ((answers.probabilities - np.eye(count)[answers.targets]) ** 2).sum(axis=1)
+    found["brier"] = weights @ squares / total
+    specificity = _ratio(total[:, None] - true - said + hits, total[:, None] - true, empty=np.nan)
+    per_class = {
+        "precision": _ratio(hits, said, empty=0.0),
+        "recall": _ratio(hits, true, empty=np.nan),
+        "specificity": specificity,
+        "f1": f1,
+    }
+    for number, name in enumerate(answers.classes):
+        for what, values in per_class.items():
+            found[f"{what}.{name}"] = values[:, number]
+        found[f"auroc.{name}"] = auroc(answers.targets == number, answers.probabilities[:, number], weights)
+    return found
+
+
+def auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve `(R,)` for `(R, N)` weights; ties count half; NaN where a side is empty."""
+    order = np.argsort(score, kind="stable")
+    begins = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * positive[order], begins, axis=1)
+    negatives = np.add.reduceat(ordered * ~positive[order], begins, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return _ratio((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1), empty=np.nan)
+
+
+def rates_at(positive: np.ndarray, called: np.ndarray, weights: np.ndarray) -> Scores:
+    """Sensitivity and specificity `(R,)` of calling the films `called` `(N,) bool` positive."""
+    return {
+        "sensitivity": _ratio(weights @ (positive & called), weights @ positive, empty=np.nan),
+        "specificity": _ratio(weights @ (~positive & ~called), weights @ ~positive, empty=np.nan),
+    }
+
+
+def bootstrap(groups: np.ndarray, score: Callable[[np.ndarray], Scores], seed: int, resamples: int = RESAMPLES) -> Scores:
+    """`score` for every resample: it is given `(R, N)` weights, how often each film's group was drawn."""
+    names, member = np.unique(groups, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    parts: list[Scores] = []
+    for begin in range(0, resamples, _AT_A_TIME):
+        draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), min(_AT_A_TIME, resamples - begin))
+        parts.append(score(draws[:, member].astype(np.float64)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """Percentile interval of resampled values; None where more than one resample in ten left them undefined."""
+    known = values[np.isfinite(values)]
+    if len(known) < 0.9 * len(values):
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def rate_interval(values: np.ndarray, groups: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """As `interval`; where a rate is 0 or 1 in every resample, the exact one-sided bound for `groups` independent cases.
+
+    The bootstrap knows nothing of errors it has not seen. Source: C. Clopper, E. Pearson, Biometrika 26 (1934).
+    """
+    found = interval(values, level)
+    if found is None or found[0] < found[1] or groups == 0:
+        return found
+    bound = (1 - level) / 2
+    if found[0] == 1:
+        return float(beta.ppf(bound, groups, 1)), 1.0
+    if found[0] == 0:
+        return 0.0, float(beta.ppf(1 - bound, 1, groups))
+    return found
+
+
+def all_intervals(answers: Answers, seed: int) -> dict[str, tuple[float, float] | None]:
+    """The interval of every score of `scores`."""
+    resampled = bootstrap(answers.groups, lambda weights: scores(answers, weights), seed)
+    found = {}
+    for name, values in resampled.items():
+        what, _, kind = name.partition(".")
+        counted = np.ones(len(answers.targets), bool)
+        if what in ("recall", "specificity"):
+            counted = (answers.targets == list(answers.classes).index(kind)) == (what == "recall")
+        rate = what in ("accuracy", "recall", "specificity")
+        found[name] = rate_interval(values, len(set(answers.groups[counted]))) if rate else interval(values)
+    return found
+
+
+def differences(first: Answers, second: Answers, seed: int) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    """Paired comparison on the same films: `second` minus `first` with its interval, by score."""
+
+    def both(weights: np.ndarray) -> Scores:
+        before, after = scores(first, weights), scores(second, weights)
+        return {name: after[name] - before[name] for name in before}
+
+    point: Mapping[str, np.ndarray] = both(np.ones((1, len(first.targets))))
+    resampled = bootstrap(first.groups, both, seed)
+    return {name: (float(point[name][0]), interval(resampled[name])) for name in point}
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
+    answer: np.ndarray = np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, empty), where=whole > 0)
+    return answer

@@ -1,0 +1,107 @@
+"""Intervals: the scores are scikit-learn's, and the intervals cover what they promise."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from lib import intervals
+from lib.intervals import Answers
+
+CLASSES = ("A", "B", "C")
+
+
+def _answers(films: int, seed: int, skill: float = 2.0, per_group: int = 1) -> Answers:
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(0, 3, films)
+    logits = generator.normal(size=(films, 3)).round(1) + skill * np.eye(3)[targets]  # rounded: there are ties
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    groups = np.array([f"g{number // per_group}" for number in range(films)])
+    return Answers(targets, probabilities.argmax(axis=1), probabilities, groups, CLASSES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_those_of_scikit_learn_also_with_weights(seed: int) -> None:
+    answers = _answers(300, seed)
+    weights = np.random.default_rng(seed).integers(0, 4, (3, 300)).astype(float)
+    found = intervals.scores(answers, weights)
+    labels: dict[str, Any] = {"labels": [0, 1, 2], "zero_division": 0}
+    for row, weight in enumerate(weights):
+        arguments = (answers.targets, answers.predicted)
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(*arguments, sample_weight=weight, **labels)
+        assert found["accuracy"][row] == pytest.approx(sk.accuracy_score(*arguments, sample_weight=weight), abs=1e-9)
+        assert found["macro_f1"][row] == pytest.approx(f1.mean(), abs=1e-9)
+        for number, name in enumerate(CLASSES):
+            positive, score = answers.targets == number, answers.probabilities[:, number]
+            values = (precision[number], recall[number], f1[number], sk.roc_auc_score(positive, score, sample_weight=weight))
+            for what, value in zip(("precision", "recall", "f1", "auroc"), values, strict=True):
+                assert found[f"{what}.{name}"][row] == pytest.approx(value, abs=1e-9)
+            negatives = sk.recall_score(~positive, answers.predicted != number, sample_weight=weight)
+            assert found[f"specificity.{name}"][row] == pytest.approx(negatives, abs=1e-9)
+        one_hot = ((answers.probabilities - np.eye(3)[answers.targets]) ** 2).sum(axis=1)
+        assert found["brier"][row] == pytest.approx(np.average(one_hot, weights=weight), abs=1e-9)
+
+
+def test_the_interval_covers_the_true_accuracy_in_93_to_97_percent_of_simulated_studies() -> None:
+    """600 studies of 150 patients with two films each: a patient's films are right or wrong together."""
+    covered = 0
+    for study in range(600):
+        generator = np.random.default_rng(study)
+        right = np.repeat(generator.random(150) < 0.8, 2)
+        groups = np.repeat(np.arange(150), 2)
+
+        def accuracy(weights: np.ndarray, right: np.ndarray = right) -> intervals.Scores:
+            return {"accuracy": weights @ right / weights.sum(axis=1)}
+
+        found = intervals.interval(intervals.bootstrap(groups, accuracy, study, 1000)["accuracy"])
+        assert found is not None
+        covered += found[0] <= 0.8 <= found[1]
+    assert 0.93 <= covered / 600 <= 0.97
+
+
+def test_films_of_one_patient_do_not_narrow_the_interval() -> None:
+    def width(per_group: int) -> float:
+        answers = _answers(300 // per_group, 1)
+        repeated = Answers(
+            *(np.repeat(values, per_group, axis=0) for values in (answers.targets, answers.predicted, answers.probabilities)),
+            np.repeat(answers.groups, per_group),
+            CLASSES,
+        )
+        low, high = intervals.all_intervals(repeated, 0)["accuracy"] or (0, 0)
+        return high - low
+
+    assert width(5) > 1.8 * width(1)
+
+
+def test_shuffled_labels_give_intervals_that_cover_chance() -> None:
+    answers = _answers(600, 2, skill=0.0)
+    found = intervals.all_intervals(answers, 0)
+    for name in CLASSES:
+        low, high = found[f"auroc.{name}"] or (1, 0)
+        assert low < 0.5 < high
+    low, high = found["accuracy"] or (1, 0)
+    assert low < 1 / 3 < high
+
+
+def test_a_rate_without_a_single_error_has_an_exact_bound() -> None:
+    found = intervals.rate_interval(np.ones(1000), groups=60)
+    assert found is not None
+    assert found[0] == pytest.approx(0.025 ** (1 / 60))
+    assert found[1] == 1.0
+
+
+def test_the_difference_of_a_run_with_itself_is_nothing_and_of_a_better_one_is_seen() -> None:
+    worse, better = _answers(400, 3, skill=1.0), _answers(400, 3, skill=3.0)
+    assert intervals.differences(worse, worse, 0)["accuracy"] == (0.0, (0.0, 0.0))
+    difference, interval = intervals.differences(worse, better, 0)["accuracy"]
+    assert interval is not None
+    assert 0 < interval[0] < difference < interval[1]
+
+
+def test_a_class_without_films_has_no_interval() -> None:
+    answers = _answers(50, 4)
+    without = Answers(np.zeros(50, int), answers.predicted, answers.probabilities, answers.groups, CLASSES)
+    found = intervals.all_intervals(without, 0)
+    assert found["recall.B"] is None
+    assert found["auroc.A"] is None

@@ -1,0 +1,109 @@
+"""The report: one file that needs nothing else, with every section, without a word the browser complains about."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from jobs import evaluate, ingest, split, train
+from tests.conftest import LITE0, dirs, run
+
+SECTIONS = ["verdict", "audit", "scores", "calibration", "operating", "sources", "films", "training", "made"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def page(chain: Path) -> Path:
+    return chain / "runs" / "report.html"
+
+
+def test_every_section_is_there_and_filled(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r'<section id="(\w+)">', text) == SECTIONS
+    assert text.count("<svg") >= 9
+    assert text.count("data:image/jpeg;base64,") >= 8
+    assert "Not a medical device" in text
+    assert "{{" not in text
+    assert "None" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+
+
+def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)) == []
+    assert "<script" not in text
+    assert "@import" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_sideways(page: Path, tmp_path: Path, width: int) -> None:
+    assert CHROMIUM is not None
+    probe = (
+        "<script>document.title = document.documentElement.scrollWidth + ' ' + document.documentElement.clientWidth</script>"
+    )
+    copy = tmp_path / "report.html"
+    copy.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/u",
+    ]
+    done = subprocess.run(
+        [*command, f"--window-size={width},1200", "--dump-dom", f"file://{copy}"], capture_output=True, text=True, timeout=120
+    )
+    wide, seen = re.search(r"<title>(\d+) (\d+)</title>", done.stdout).groups()  # type: ignore[union-attr]
+    assert int(wide) <= int(seen)
+    assert "CONSOLE" not in done.stderr
+
+
+def test_the_model_card_stands_beside_the_model(chain: Path) -> None:
+    card = (chain / "runs/model/MODEL_CARD.md").read_text()
+    assert "Not a medical device" in card
+    assert re.search(r"TUBERCULOSIS: recall \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", card)
+
+
+def test_a_set_that_is_a_shortcut_and_nothing_else_is_called_so(tmp_path: Path) -> None:
+    """Class = image size, the same noise in every film: no lung can be in it."""
+    for place, label in enumerate(("NORMAL", "PNEUMONIA", "TUBERCULOSIS")):
+        for number in range(40):
+            noise = np.random.default_rng([place, number]).integers(0, 256, (64, 64), dtype=np.uint8)
+            folder = tmp_path / "source" / label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).resize((128 + 32 * place,) * 2, Image.Resampling.NEAREST).save(folder / f"{number}.png")
+    root = tmp_path / "project"
+    assert run(ingest, "--dataset", f"folder:{tmp_path / 'source'}", *LITE0, *dirs(root)[:2]) == 0
+    assert run(split, "--val_fraction", "0.2", "--test_fraction", "0.3", *dirs(root)[:2]) == 0
+    assert run(train, "--phase", "a", "--epochs", "1", *LITE0, *dirs(root)) == 0
+    assert run(evaluate, *dirs(root)) == 0
+    scores = json.loads((root / "runs/evaluation/metrics.json").read_text())
+    assert scores["baselines"]["metadata"]["macro_f1"] == 1.0
+    assert scores["verdict"]["level"] == "shortcut"
+    assert "Nothing here shows that the model reads lungs" in (root / "runs/report.html").read_text()
+
+
+def test_two_evaluations_of_the_same_films_are_compared_in_pairs(chain: Path, tmp_path: Path) -> None:
+    other = tmp_path / "phase_a"
+    assert run(evaluate, "--model", chain / "runs/phase_a/model", "--output", other, *dirs(chain)) == 0
+    assert run(evaluate, "--output", tmp_path / "again", "--compare", other, *dirs(chain)) == 0
+    compared = json.loads((tmp_path / "again" / "metrics.json").read_text())["compared"]
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("phase_a", "again"))
+    assert compared["accuracy"]["difference"] == pytest.approx(second["accuracy"] - first["accuracy"], abs=1e-9)
+
+
+def test_another_split_cannot_be_compared(chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(chain / "runs/evaluation/predictions.csv", keep_default_na=False)
+    (tmp_path / "other").mkdir()
+    table[1:].to_csv(tmp_path / "other" / "predictions.csv", index=False)
+    assert run(evaluate, "--output", tmp_path / "out", "--compare", tmp_path / "other", *dirs(chain)) == 1
+    assert "scored other films" in capsys.readouterr().err
+    assert run(evaluate, "--output", tmp_path / "out", "--compare", tmp_path / "nowhere", *dirs(chain)) == 1
+    assert "Give the folder of an earlier evaluation" in capsys.readouterr().err

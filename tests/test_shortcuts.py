@@ -1,0 +1,65 @@
+"""Baselines that never see a lung: a planted shortcut is found and named, an honest set is not accused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import shortcuts
+from lib.audit import audit
+from lib.manifest import FilmRecord
+
+
+def _film(number: int, label: str, width: int = 224, source: str = "") -> FilmRecord:
+    digest = f"{number:064x}"
+    hashed = np.random.default_rng(number).bytes(32).hex()
+    path, origin = f"{label}/{number}.png", f"train/{label}/{number}.png"
+    return FilmRecord(path, label, digest, hashed, width, 224, "L", 9000, 0.0, 120.0, 50.0, source, "", "ok", "", origin)
+
+
+def test_a_class_that_is_told_by_its_size_is_found_from_metadata() -> None:
+    films = [_film(number, "AB"[number % 2], width=224 + number % 2) for number in range(80)]
+    features = shortcuts.metadata(films)
+    classes, probabilities = shortcuts.predict(features[:60], [film.label for film in films[:60]], features[60:], 0, 1)
+    assert [classes[best] for best in probabilities.argmax(axis=1)] == [film.label for film in films[60:]]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "margin", "level"),
+    [(0.99, (-0.01, 0.02), "shortcut"), (0.85, (0.05, 0.15), "confounded"), (0.40, (0.40, 0.60), "clear")],
+)
+def test_the_verdict_in_words(baseline: float, margin: tuple[float, float], level: str) -> None:
+    found = shortcuts.verdict(
+        0.95, {"metadata": baseline, "thumbnail": 0.35}, {"metadata": margin, "thumbnail": (0.5, 0.7)}, 1 / 3
+    )
+    assert found["level"] == level
+    assert f"{baseline:.3f}" in found["words"]
+
+
+def test_a_margin_that_is_not_known_counts_as_not_beaten() -> None:
+    found = shortcuts.verdict(0.9, {"metadata": 0.4, "thumbnail": 0.4}, {"metadata": None, "thumbnail": (0.3, 0.5)}, 1 / 3)
+    assert found["level"] == "shortcut"
+
+
+def test_sources_are_names_else_common_signatures_else_unknown() -> None:
+    named = _film(0, "A", source="nih")
+    alike = [_film(number, "A", width=512) for number in range(1, 1 + shortcuts.USUAL_SIGNATURE)]
+    odd = _film(99, "B", width=300)
+    found = shortcuts.sources([named, *alike, odd])
+    assert found == ["nih", *["png L 512x224"] * shortcuts.USUAL_SIGNATURE, "unknown"]
+
+
+def test_the_audit_finds_what_was_planted() -> None:
+    films = [_film(number, "NORMAL", source="one") for number in range(10)]
+    films += [_film(number, "TB", source="two") for number in range(10, 20)]
+    twice = replace(films[0], path="TB/0.png", label="TB", origin="test/TB/0.png")
+    near = replace(films[1], path="NORMAL/again.png", sha256="f" * 64, origin="train/NORMAL/again.png")
+    blank = replace(films[2], path="NORMAL/blank.png", sha256="e" * 64, contrast=1.0, dhash="0" * 64)
+    broken = replace(films[3], path="NORMAL/broken.png", status="unreadable", dhash="", sha256="d" * 64)
+    found = audit([*films, twice, near, blank, broken])
+    assert (found.films, found.unreadable, found.crossing) == (24, 1, 1)
+    assert found.contradictory_labels == {"NORMAL / TB": 1}
+    assert found.ceiling == pytest.approx(22 / 23)
+    assert [(a.path, b.path) for a, b in found.near_pairs] == [("NORMAL/1.png", "NORMAL/again.png")]
+    assert found.blank == ["NORMAL/blank.png"]
+    assert found.single_class_sources == ["two"] or found.sources["one"]["TB"] == 1
