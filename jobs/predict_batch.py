@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lib.calibration import Judge
     from lib.inference import ModelCard, Prediction
 
+PICTURES = {True: 2000, False: 500}  # in the page, of films that need a look and of others: it stays below 30 MB
+
 
 def predict_batch(
     *,
@@ -32,6 +34,9 @@ def predict_batch(
         float, Flag("a smaller probability of the predicted class asks for a human look as well", at_least=0, below=1)
     ] = 0.0,
     explain: Annotated[Path | None, Flag("folder for one PNG per film: where the answer comes from", placeholder="DIR")] = None,
+    report: Annotated[
+        Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
+    ] = None,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
@@ -49,10 +54,13 @@ def predict_batch(
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
-        python -m jobs.predict_batch --input /srv/inbox --output screening.csv --operating_point TUBERCULOSIS
+        python -m jobs.predict_batch --input /srv/inbox --output today.csv --operating_point TUBERCULOSIS
+        python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
     """
     if output.suffix.lower() != ".csv":
         raise UsageError(f"--output {output}: the table is written as CSV, give a name that ends in .csv.")
+    if report and report.suffix.lower() != ".html":
+        raise UsageError(f"--report {report}: give a name that ends in .html.")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
     root, names = _inputs(input)
@@ -75,6 +83,8 @@ def predict_batch(
         judge.require_threshold(operating_point)
     make_row = partial(_csv_row, card=card, judge=judge, positive=operating_point, review_below=review_below)
     counts: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
+    pictured: Counter[bool] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
         files = (root / name for name in names)
@@ -83,11 +93,22 @@ def predict_batch(
             counts.update({row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
             if explain and answer.probabilities is not None:
                 _draw_map(explain / f"{row['path']}.png", answer, card, row["prediction"])
+            if report:
+                review = row["needs_review"]
+                pictured[review] += answer.probabilities is not None
+                small = (
+                    {} if answer.probabilities is None or pictured[review] > PICTURES[review] else _pictures(answer, card, row)
+                )
+                shown.append(row | small)
             yield row
 
     columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     with durable.lock(output.parent, f"the table {output.name}", name=f".{output.stem[:100]}.lock"):
         durable.write_csv(output, [*columns, "needs_review", "reasons", "outside_lungs", "error", "model"], rows())
+        if report:
+            from lib.page import write_triage
+
+            write_triage(report, shown, counts, card)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
     console.say(f"{output}: {len(names)} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
@@ -125,6 +146,12 @@ def _csv_row(
             "outside_lungs": f"{share_outside_lungs(answer.maps, best):.3f}",
         }
     return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
+
+
+def _pictures(answer: "Prediction", card: "ModelCard", row: dict[str, Any]) -> dict[str, str]:
+    from lib.page import pictures
+
+    return pictures(answer, card, row["prediction"])
 
 
 def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: str) -> None:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lib import report
 from lib.audit import Audit
@@ -91,6 +92,26 @@ def write_report(
     report.save_text(path, _TEMPLATES.get_template("report.html").render(content))
 
 
+def write_triage(path: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int], card: ModelCard) -> None:
+    """The page of a batch: rows of its table, those that need a look first; a row may bring `picture` and `map`."""
+    ordered = sorted(rows, key=lambda row: (not row["needs_review"], float(row.get("confidence") or 0)))
+    content = {
+        "rows": [{"confidence": "", "picture": "", "map": "", "outside_lungs": "", **row} for row in ordered],
+        "counts": counts,
+        "classes": card.classes,
+        "model": card.name,
+        "without": sum("picture" not in row and bool(row["prediction"]) for row in rows),
+    }
+    report.save_text(path, _TEMPLATES.get_template("triage.html").render(content))
+
+
+def pictures(answer: Prediction, card: ModelCard, predicted: str) -> dict[str, str]:
+    """A film and the map over it, small, as data URLs."""
+    grey = read_grey(answer.path, card.input_side)
+    over = overlay(grey, answer.maps, card.classes.index(predicted))
+    return {"picture": jpeg(grey), "map": jpeg(np.asarray(over))}
+
+
 def write_model_card(path: Path, scores: Mapping[str, Any], found: Audit, card: ModelCard) -> None:
     """MODEL_CARD.md beside the model: what it is for, what it is not, data, scores, limits."""
     content = {"scores": scores, "audit": found, "card": card, "shorts": SHORTS}
@@ -125,7 +146,7 @@ def _shown(rows: pd.DataFrame, films: Path, card: ModelCard, predict: Predict) -
         is_right = row["label"] == row["prediction"]
         title = f"{row['prediction']} {row['confidence']:.0%}" + ("" if is_right else f", is {row['label']}")
         detail = f"{row['path']} · {row['source']} · {float(row['outside_lungs']):.0%} of the evidence outside the lung field"
-        shown.append(Shown(_jpeg(grey), _jpeg(np.asarray(overlay(grey, answer.maps, number))), title, detail))
+        shown.append(Shown(jpeg(grey), jpeg(np.asarray(overlay(grey, answer.maps, number))), title, detail))
     return shown
 
 
@@ -133,15 +154,14 @@ def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, s
     found = []
     for film in (first, second):
         try:
-            found.append((_jpeg(read_grey(raw / film.path, THUMBNAIL)), film.path))
+            found.append((jpeg(read_grey(raw / film.path, THUMBNAIL)), film.path))
         except UnreadableFilmError:
             continue
     return found
 
 
-def _jpeg(pixels: np.ndarray) -> str:
-    from PIL import Image
-
+def jpeg(pixels: np.ndarray) -> str:
+    """Pixels `(side, side[, 3]) uint8` as a data URL of a small JPEG."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()

@@ -1,5 +1,6 @@
 """The report: one file that needs nothing else, with every section, without a word the browser complains about."""
 
+import html
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate, ingest, split, train
-from tests.conftest import LITE0, dirs, run
+from tests.conftest import LITE0, dirs, predict, run
 
 SECTIONS = ["verdict", "audit", "scores", "calibration", "operating", "sources", "films", "training", "made"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,6 +63,37 @@ def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_sideways(p
     )
     wide, seen = re.search(r"<title>(\d+) (\d+)</title>", done.stdout).groups()  # type: ignore[union-attr]
     assert int(wide) <= int(seen)
+    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(chain: Path, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    inbox = tmp_path / "in"
+    shutil.copytree((chain / "data").resolve() / "test" / "NORMAL", inbox)
+    (inbox / "<b>broken.png").write_text("no film")
+    assert predict(chain, inbox, tmp_path / "x.csv", "--report", tmp_path / "x.html") == 3
+    text = (tmp_path / "x.html").read_text()
+    assert "<b>broken" not in text
+    table = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
+    assert text.count("<article") == len(table)
+    first = re.findall(r'<article class="(review)?"', text)
+    assert first == sorted(first, reverse=True)
+    assert first.count("review") == table["needs_review"].sum()
+    probe = "by('sort').value = 'path'; by('show').value = 'review'; update(); document.title = "
+    probe += "[...films.children].filter(f => !f.hidden).map(f => f.dataset.path).join('|')"
+    (tmp_path / "y.html").write_text(text.replace("</script>", probe + "</script>"))
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/u",
+    ]
+    done = subprocess.run([*command, "--dump-dom", f"file://{tmp_path}/y.html"], capture_output=True, text=True, timeout=120)
+    titles = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
+    assert titles.split("|") == sorted(table["path"][table["needs_review"]])
     assert "CONSOLE" not in done.stderr
 
 
