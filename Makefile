@@ -75,7 +75,7 @@ demo: ## the whole chain on generated films, offline, about 3 minutes
 
 
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
-	@echo "results: $(RUNS_DIR)/evaluation/overview.png, $(ANSWERS)"
+	@echo "results: $(RUNS_DIR)/report.html (read this first), $(RUNS_DIR)/evaluation/, $(ANSWERS)"
 
 ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
@@ -87,16 +87,18 @@ evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
 
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)
-predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv
+predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it]
 	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
 	@[ -e "$$CXR_INPUT" ] || { echo "INPUT $$CXR_INPUT does not exist"; exit 2; }
 	@mkdir -p "$$(dirname "$$CXR_OUTPUT")"
 ifeq ($(RUNNER),docker)
 	@inside=/input; [ -d "$$CXR_INPUT" ] || inside="/input/$$(basename "$$CXR_INPUT")"; \
 	$(call run,-v "$$(realpath "$$CXR_INPUT")":"$$inside":ro -v "$$(realpath "$$(dirname "$$CXR_OUTPUT")")":/output) \
-		predict_batch --input "$$inside" --output "/output/$$(basename "$$CXR_OUTPUT")" $(PREDICT_ARGS)
+		predict_batch --input "$$inside" --output "/output/$$(basename "$$CXR_OUTPUT")" \
+		$(if $(REPORT),--report "/output/$$(basename "$${CXR_OUTPUT%.csv}").html") $(PREDICT_ARGS)
 else
-	@$(call JOB,predict_batch) --input "$$CXR_INPUT" --output "$$CXR_OUTPUT" $(PREDICT_ARGS)
+	@$(call JOB,predict_batch) --input "$$CXR_INPUT" --output "$$CXR_OUTPUT" \
+		$(if $(REPORT),--report "$${CXR_OUTPUT%.csv}.html") $(PREDICT_ARGS)
 endif
 
 # Films that were added, changed or removed at the source since the manifest was written.

@@ -42,8 +42,9 @@ def evaluate(
 
     Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
     lung answers), metrics.json (scores with 95 % intervals drawn by patient, calibration, operating point, scores by
-    source, the verdict), thresholds.csv, and the figures confusion.png, roc.png and overview.png. The numbers come
-    from the two tables alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
+    source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the page to read:
+    RUNS_DIR/report.html (report.html in --output, where that is given) with MODEL_CARD.md beside the model. The numbers
+    come from the two tables alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate

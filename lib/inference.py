@@ -16,7 +16,7 @@ from lib.openvino_import import core, ov
 from lib.parallel import map_ordered
 from lib.radiograph import read_grey
 
-FORMAT = 1
+FORMAT = 2
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
 THUMBNAIL_SIDE = 32  # pixels
@@ -167,7 +167,7 @@ class ModelCard:
         except (OSError, ValueError) as error:
             raise JobError(f"{folder / 'model.json'} cannot be read: {error}. {remedy}") from error
         if content.pop("format", None) != FORMAT:
-            raise JobError(f"{folder} is not a model of this program. {remedy}")
+            raise JobError(f"{folder} is not a model of this version of the program. {remedy}")
         agreement = content.pop("bf16")
         card = ModelCard(
             **{**content, "classes": tuple(content["classes"])}, bf16=Agreement(**agreement) if agreement else None
