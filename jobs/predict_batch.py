@@ -33,7 +33,9 @@ def predict_batch(
     review_below: Annotated[
         float, Flag("a smaller probability of the predicted class asks for a human look as well", at_least=0, below=1)
     ] = 0.0,
-    explain: Annotated[Path | None, Flag("folder for one PNG per film: where the answer comes from", placeholder="DIR")] = None,
+    explain: Annotated[
+        Path | None, Flag("folder for one PNG per film: the film, and beside it where the answer comes from", placeholder="DIR")
+    ] = None,
     report: Annotated[
         Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
     ] = None,
@@ -155,13 +157,19 @@ def _pictures(answer: "Prediction", card: "ModelCard", row: dict[str, Any]) -> d
 
 
 def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: str) -> None:
+    """The film as the model sees it, and beside it the same film with the evidence for the answer."""
     import io
+
+    import numpy as np
+    from PIL import Image
 
     from lib.explain import overlay
     from lib.radiograph import read_grey
 
+    grey = read_grey(answer.path, card.input_side)
+    over = overlay(grey, answer.maps, card.classes.index(predicted))
     buffer = io.BytesIO()
-    overlay(read_grey(answer.path, card.input_side), answer.maps, card.classes.index(predicted)).save(buffer, "PNG")
+    Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), np.asarray(over)])).save(buffer, "PNG")
     with durable.whole_file(path) as file:
         file.write(buffer.getbuffer())
 

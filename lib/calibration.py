@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from lib.errors import JobError
 from lib.inference import Prediction, softmax
@@ -114,6 +113,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
     Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
+    from scipy.optimize import minimize_scalar  # 40 MB that prediction does not need
 
     def loss(log_temperature: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)

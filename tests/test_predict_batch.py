@@ -119,7 +119,7 @@ def test_every_readable_film_gets_a_picture_of_where_its_answer_comes_from(chain
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv", "--explain", tmp_path / "maps") == 3
     assert [path.relative_to(tmp_path / "maps").as_posix() for path in (tmp_path / "maps").rglob("*.*")] == ["deep/a.png.png"]
     with Image.open(tmp_path / "maps" / "deep" / "a.png.png") as image:
-        assert (image.size, image.mode) == ((224, 224), "RGB")
+        assert (image.size, image.mode) == ((448, 224), "RGB")
 
 
 def test_the_answers_are_those_of_the_evaluation(chain: Path, tmp_path: Path) -> None:
