@@ -87,6 +87,7 @@ def assess(
         point = float(intervals.scores(answers, np.ones((1, len(answers.targets))))["macro_f1"][0])
         found["verdict"] = shortcuts.verdict(
             point,
+            found["intervals"]["macro_f1"],
             {name: rival["macro_f1"] for name, rival in found["baselines"].items()},
             {name: rival["margin"] for name, rival in found["baselines"].items()},
             chance=1 / len(answers.classes),

@@ -64,19 +64,31 @@ def sources(records: Sequence[FilmRecord]) -> list[str]:
 
 
 def verdict(
-    model: float, baselines: dict[str, float], margins: dict[str, tuple[float, float] | None], chance: float
+    model: float,
+    interval: tuple[float, float] | None,
+    baselines: dict[str, float],
+    margins: dict[str, tuple[float, float] | None],
+    chance: float,
 ) -> dict[str, Any]:
     """What the model's macro-F1 is worth beside the baselines', in words.
 
-    `margins` are the intervals of model minus baseline on the same films. Levels: "shortcut" when a baseline is not
-    clearly beaten, "confounded" when a baseline gets more than half of the way from chance to the model, else "clear".
+    `margins` are the intervals of model minus baseline on the same films. Levels: "chance" when the model's own
+    `interval` reaches `chance` and no baseline does clearly better, "shortcut" when a baseline is not clearly beaten,
+    "confounded" when a baseline gets more than half of the way from chance to the model, else "clear".
     """
     best = max(baselines, key=lambda name: baselines[name])
     beaten = all(margin is not None and margin[0] > 0 for margin in margins.values())
     share = (baselines[best] - chance) / max(model - chance, 1e-9)
     what = {"metadata": "File metadata alone", "thumbnail": "A 32 x 32 thumbnail"}[best]
     scores = f"{what} reaches a macro-F1 of {baselines[best]:.3f} on the same films, the model {model:.3f}"
-    if not beaten:
+    outdone = any(margin is not None and margin[1] < 0 for margin in margins.values())
+    if (interval is None or interval[0] <= chance) and not outdone:
+        level, words = (
+            "chance",
+            f"The model is no better than guessing: its macro-F1 of {model:.3f} cannot be told from chance ({chance:.3f}). "
+            "Look at the labels, and at how many films there are.",
+        )
+    elif not beaten:
         level, words = (
             "shortcut",
             (

@@ -30,14 +30,16 @@ def test_a_class_that_is_told_by_its_size_is_found_from_metadata() -> None:
 )
 def test_the_verdict_in_words(baseline: float, margin: tuple[float, float], level: str) -> None:
     found = shortcuts.verdict(
-        0.95, {"metadata": baseline, "thumbnail": 0.35}, {"metadata": margin, "thumbnail": (0.5, 0.7)}, 1 / 3
+        0.95, (0.9, 0.98), {"metadata": baseline, "thumbnail": 0.35}, {"metadata": margin, "thumbnail": (0.5, 0.7)}, 1 / 3
     )
     assert found["level"] == level
     assert f"{baseline:.3f}" in found["words"]
 
 
 def test_a_margin_that_is_not_known_counts_as_not_beaten() -> None:
-    found = shortcuts.verdict(0.9, {"metadata": 0.4, "thumbnail": 0.4}, {"metadata": None, "thumbnail": (0.3, 0.5)}, 1 / 3)
+    found = shortcuts.verdict(
+        0.9, (0.85, 0.95), {"metadata": 0.4, "thumbnail": 0.4}, {"metadata": None, "thumbnail": (0.3, 0.5)}, 1 / 3
+    )
     assert found["level"] == "shortcut"
 
 
@@ -63,3 +65,12 @@ def test_the_audit_finds_what_was_planted() -> None:
     assert [(a.path, b.path) for a, b in found.near_pairs] == [("NORMAL/1.png", "NORMAL/again.png")]
     assert found.blank == ["NORMAL/blank.png"]
     assert found.single_class_sources == ["two"] or found.sources["one"]["TB"] == 1
+
+
+def test_a_model_that_guesses_is_told_so() -> None:
+    margins = {"metadata": (-0.1, 0.1), "thumbnail": (-0.1, 0.1)}
+    found = shortcuts.verdict(0.33, (0.27, 0.42), {"metadata": 0.34, "thumbnail": 0.31}, margins, 1 / 3)  # type: ignore[arg-type]
+    assert found["level"] == "chance"
+    assert "no better than guessing" in found["words"]
+    found = shortcuts.verdict(0.33, (0.27, 0.42), {"metadata": 1.0, "thumbnail": 0.3}, {"metadata": (-0.7, -0.6)}, 1 / 3)
+    assert found["level"] == "shortcut"  # what tells the classes apart is there, and it is not in the lungs
