@@ -9,7 +9,7 @@ from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.manifest import SplitRecord, read_manifest, read_split, read_split_digest
+from lib.manifest import SplitRecord, read_split, read_split_digest
 
 if TYPE_CHECKING:
     from lib.calibration import Judge
@@ -103,7 +103,7 @@ def evaluate(
         report.roc(predictions, scores, folder / "roc.png")
         report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
         durable.write_json(folder / "metrics.json", scores)
-        found = audit.audit(read_manifest(data_dir))
+        found = audit.audit(list(films.record_of.values()))
         place = runs_dir if output is None else folder
         page.write_report(
             place / "report.html",

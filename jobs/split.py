@@ -77,7 +77,7 @@ def split(
         _publish(rows, data_dir)
     _print_counts(rows)
     reason = dataset.why_this_policy if policy == dataset.on_contradiction else "no class to prefer"
-    _print_audit(audit(records), policy, reason if on_contradiction == "auto" else "")
+    _print_audit(audit(records, pairs), policy, reason if on_contradiction == "auto" else "")
     _warn_of_unused_folders(readable, group_by)
     used_groups = {row.group for row in rows if row.split}
     console.say(

@@ -84,9 +84,8 @@ def assess(
             found["operating_point"] = metrics.operating_point(answers, positive, learnt.thresholds[positive], seed)
     if rivals:
         found["baselines"] = _against(answers, predictions, rivals, seed)
-        point = float(intervals.scores(answers, np.ones((1, len(answers.targets))))["macro_f1"][0])
         found["verdict"] = shortcuts.verdict(
-            point,
+            found["points"]["macro_f1"],
             found["intervals"]["macro_f1"],
             {name: rival["macro_f1"] for name, rival in found["baselines"].items()},
             {name: rival["margin"] for name, rival in found["baselines"].items()},

@@ -35,11 +35,12 @@ class Audit:
     blank: Sequence[str]  # paths
 
 
-def audit(records: Sequence[FilmRecord]) -> Audit:
-    """Look through a manifest."""
+def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audit:
+    """Look through a manifest. `near` are the pairs of `splitting.near_duplicates` on its readable films, where known."""
     films = [record for record in records if record.status == "ok"]
     contradictions = splitting.find_contradictions(films)
-    pairs = [(films[first], films[second]) for first, second in splitting.near_duplicates([film.dhash for film in films])]
+    near = splitting.near_duplicates([film.dhash for film in films]) if near is None else near
+    pairs = [(films[first], films[second]) for first, second in near]
     pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
     sources: dict[str, dict[str, int]] = {}
     for film, source in zip(films, shortcuts.sources(films), strict=True):

@@ -93,7 +93,8 @@ def verdict(
             "shortcut",
             (
                 f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that sees none. "
-                "The classes differ by how the files were made; get films of all classes from the same place."
+                "Either the classes differ by how the files were made, or the test films are too few to tell: get films of all "
+                "classes from the same place, and more of them."
             ),
         )
     elif share > 0.5:

@@ -24,6 +24,18 @@ def page(chain: Path) -> Path:
     return chain / "runs" / "report.html"
 
 
+def _title_in_browser(file: Path, *flags: str) -> str:
+    """What the page's own script made its title, after a browser has shown it without a complaint on its console."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", *flags]
+    command += [f"--user-data-dir={file.parent}/u", "--dump-dom", f"file://{file}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found is not None
+    return html.unescape(found.group(1))
+
+
 def test_every_section_is_there_and_filled(page: Path) -> None:
     text = page.read_text()
     assert re.findall(r'<section id="(\w+)">', text) == SECTIONS
@@ -44,31 +56,17 @@ def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_sideways(page: Path, tmp_path: Path, width: int) -> None:
-    assert CHROMIUM is not None
     probe = (
         "<script>document.title = document.documentElement.scrollWidth + ' ' + document.documentElement.clientWidth</script>"
     )
     copy = tmp_path / "report.html"
     copy.write_text(page.read_text().replace("</body>", probe + "</body>"))
-    command = [
-        CHROMIUM,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path}/u",
-    ]
-    done = subprocess.run(
-        [*command, f"--window-size={width},1200", "--dump-dom", f"file://{copy}"], capture_output=True, text=True, timeout=120
-    )
-    wide, seen = re.search(r"<title>(\d+) (\d+)</title>", done.stdout).groups()  # type: ignore[union-attr]
+    wide, seen = _title_in_browser(copy, f"--window-size={width},1200").split()
     assert int(wide) <= int(seen)
-    assert "CONSOLE" not in done.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(chain: Path, tmp_path: Path) -> None:
-    assert CHROMIUM is not None
     inbox = tmp_path / "in"
     shutil.copytree((chain / "data").resolve() / "test" / "NORMAL", inbox)
     (inbox / "<b>broken.png").write_text("no film")
@@ -83,18 +81,8 @@ def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(
     probe = "by('sort').value = 'path'; by('show').value = 'review'; update(); document.title = "
     probe += "[...films.children].filter(f => !f.hidden).map(f => f.dataset.path).join('|')"
     (tmp_path / "y.html").write_text(text.replace("</script>", probe + "</script>"))
-    command = [
-        CHROMIUM,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path}/u",
-    ]
-    done = subprocess.run([*command, "--dump-dom", f"file://{tmp_path}/y.html"], capture_output=True, text=True, timeout=120)
-    titles = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
+    titles = _title_in_browser(tmp_path / "y.html")
     assert titles.split("|") == sorted(table["path"][table["needs_review"]])
-    assert "CONSOLE" not in done.stderr
 
 
 def test_the_model_card_stands_beside_the_model(chain: Path) -> None:
