@@ -27,6 +27,10 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")] = None,
     positive: Annotated[str, Flag("class of interest for the operating point", placeholder="CLASS")] = "TUBERCULOSIS",
+    prevalences: Annotated[
+        tuple[float, ...],
+        Flag("shares of the class of interest to give predictive values for", above=0, below=1, placeholder="X,X"),
+    ] = (0.005, 0.02, 0.1, 0.3),
     compare: Annotated[
         Path | None, Flag("folder of another evaluation of the same test films: print the paired differences")
     ] = None,
@@ -43,7 +47,8 @@ def evaluate(
     Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
     lung answers), metrics.json (scores with 95 % intervals drawn by patient, calibration, operating point, scores by
     source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the page to read:
-    RUNS_DIR/report.html (report.html in --output, where that is given) with MODEL_CARD.md beside the model. The numbers
+    RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside RUNS_DIR's model (beside
+    the tables for another one). The numbers
     come from the two tables alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
 
     Examples:
@@ -92,12 +97,12 @@ def evaluate(
             "weights_sha256": card.weights_sha256,
             "split_sha256": card.split_sha256,
             **metrics.score(predictions),
-            **assessment.assess(predictions, rivals, judge.calibration, positive, seed),
+            **assessment.assess(predictions, rivals, judge.calibration, positive, prevalences, seed),
         }
         if compare:
             scores["compared"] = assessment.compare(predictions, compare, seed)
         if scores["operating_point"]:
-            thresholds = metrics.threshold_table(metrics.answers_of(predictions), positive)
+            thresholds = metrics.threshold_table(metrics.answers_of(predictions), positive, prevalences)
             durable.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
         report.confusion(scores, folder / "confusion.png")
         report.roc(predictions, scores, folder / "roc.png")
@@ -117,8 +122,8 @@ def evaluate(
             predict=lambda paths: list(predictor.predict(paths)),
             seed=seed,
         )
-        if not checkpoint_path:
-            page.write_model_card(compiled / "MODEL_CARD.md", scores, found, card)
+        own = model is None and checkpoint_path is None
+        page.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
     _print(scores, folder, place / "report.html")
     if scores["unreadable"]:
         console.warn(f"{scores['unreadable']} test films could not be read; predictions.csv says why.")
@@ -149,9 +154,8 @@ def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) 
 
 def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "Judge", source: str) -> dict[str, Any]:
     from lib.explain import share_outside_lungs
-    from lib.radiograph import LOW_CONTRAST
 
-    reasons = judge.reasons(answer, card.classes, LOW_CONTRAST)
+    reasons = judge.reasons(answer, card.classes)
     content: dict[str, Any] = {"path": f"{row.label}/{PurePosixPath(row.path).name}", "label": row.label}
     columns = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     if answer.probabilities is None:

@@ -132,9 +132,8 @@ def _csv_row(
     path: str, answer: "Prediction", card: "ModelCard", judge: "Judge", positive: str, review_below: float
 ) -> dict[str, Any]:
     from lib.explain import share_outside_lungs
-    from lib.radiograph import LOW_CONTRAST
 
-    reasons = judge.reasons(answer, card.classes, LOW_CONTRAST, positive)
+    reasons = judge.reasons(answer, card.classes, positive)
     row: dict[str, Any] = {"path": path, "prediction": "", "error": answer.error, "model": card.name}
     if answer.probabilities is not None:
         best = judge.choose(answer.probabilities, card.classes, positive)

@@ -59,15 +59,18 @@ class Films:
 
 
 def assess(
-    predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]], learnt: Calibration | None, positive: str, seed: int
+    predictions: pd.DataFrame,
+    rivals: Sequence[Mapping[str, str]],
+    learnt: Calibration | None,
+    positive: str,
+    prevalences: Sequence[float],
+    seed: int,
 ) -> dict[str, Any]:
     """What metrics.json says beside the plain scores. Entries are empty where something they need is missing."""
     answers = metrics.answers_of(predictions)
     review = predictions["needs_review"].eq("True")
     found: dict[str, Any] = {
-        "points": {
-            name: _number(value[0]) for name, value in intervals.scores(answers, np.ones((1, len(answers.targets)))).items()
-        },
+        "points": {name: value if np.isfinite(value) else None for name, value in intervals.point_scores(answers).items()},
         "intervals": intervals.all_intervals(answers, seed),
         "sources": metrics.per_source(predictions, seed),
         "review": {"share": float(review.mean()), "accuracy_of_the_rest": _accuracy(predictions[~review])},
@@ -81,7 +84,9 @@ def assess(
         found["calibration"] = metrics.calibration_scores(answers, learnt)
         found["conformal"] = metrics.conformal_scores(answers, learnt)
         if positive in learnt.thresholds and positive in predictions["label"].to_numpy():
-            found["operating_point"] = metrics.operating_point(answers, positive, learnt.thresholds[positive], seed)
+            found["operating_point"] = metrics.operating_point(
+                answers, positive, learnt.thresholds[positive], prevalences, seed
+            )
     if rivals:
         found["baselines"] = _against(answers, predictions, rivals, seed)
         found["verdict"] = shortcuts.verdict(
@@ -125,14 +130,10 @@ def _against(
     for name in BASELINES:
         predicted = np.array([list(answers.classes).index(value) for value in said[name]])
         rival = Answers(answers.targets, predicted, np.eye(len(answers.classes))[predicted], answers.groups, answers.classes)
-        score = float(intervals.scores(rival, np.ones((1, len(predicted))))["macro_f1"][0])
+        score = intervals.point_scores(rival)["macro_f1"]
         margin = intervals.differences(rival, answers, seed)["macro_f1"][1]
         found[name] = {"what": shortcuts.BASELINES[name], "macro_f1": score, "margin": margin}
     return found
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _accuracy(rows: pd.DataFrame) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lib.errors import JobError
 from lib.inference import Prediction, softmax
+from lib.radiograph import LOW_CONTRAST
 
 COVERAGE = 0.90  # share of films whose true class shall be in the conformal set
 SENSITIVITY = 0.90  # WHO's minimum for a tuberculosis screening test, at a specificity of at least 0.70
@@ -194,14 +195,14 @@ class Judge:
             probabilities[number] = -1
         return int(probabilities.argmax())
 
-    def reasons(self, answer: Prediction, classes: Sequence[str], low_contrast: float, positive: str = "") -> list[str]:
+    def reasons(self, answer: Prediction, classes: Sequence[str], positive: str = "") -> list[str]:
         """Why a person should look at this film; empty when nothing speaks for it.
 
         `positive` is the class whose stored threshold decides, if any.
         """
         if answer.probabilities is None:
             return ["unreadable"]
-        if answer.contrast < low_contrast:
+        if answer.contrast < LOW_CONTRAST:
             return ["blank or nearly blank"]
         if self.calibration is None or self.reference is None:
             return []

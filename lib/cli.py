@@ -90,7 +90,8 @@ class Parameter:
             value = _READERS[self.type if self.type in _READERS else str](text)
         except ValueError:
             raise UsageError(f"--{self.name} takes {_NOUNS[self.type]}, not {text!r}.") from None
-        self._check_bounds(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            self._check_bounds(number)
         return value
 
     def _check_bounds(self, value: Any) -> None:
@@ -118,6 +119,10 @@ def _read_float(text: str) -> float:
     return value
 
 
+def _read_numbers(text: str) -> tuple[float, ...]:
+    return tuple(_read_float(part) for part in _read_names(text))
+
+
 def _read_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -129,8 +134,14 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     bool: _read_bool,
     Path: lambda text: Path(text).expanduser(),
     tuple[str, ...]: _read_names,
+    tuple[float, ...]: _read_numbers,
 }
-_NOUNS = {int: "a whole number", float: "a number", bool: "True or False"}
+_NOUNS = {
+    int: "a whole number",
+    float: "a number",
+    tuple[float, ...]: "numbers with commas between them",
+    bool: "True or False",
+}
 
 
 def did_you_mean(word: str, valid: Sequence[str]) -> str:
@@ -245,7 +256,7 @@ def help_text(job: Job) -> str:
         elif isinstance(parameter.flag, Setting):
             ending = f"default: {default}; environment: {parameter.flag.env}"
         else:
-            ending = f"default: {','.join(default) or 'none' if isinstance(default, tuple) else default}"
+            ending = f"default: {','.join(map(str, default)) or 'none' if isinstance(default, tuple) else default}"
         lines += [f"  --{parameter.name} {parameter.metavar}", f"        {parameter.flag.help} [{ending}]"]
     lines += ["  --debug", "        show the whole traceback of an error", "  --help", "        show this text"]
     return "\n".join([*lines, "", "examples:", *(f"  {line.strip()}" for line in examples.strip().splitlines())])

@@ -60,6 +60,11 @@ def scores(answers: Answers, weights: np.ndarray) -> Scores:
     return found
 
 
+def point_scores(answers: Answers) -> dict[str, float]:
+    """`scores` of the films as they are, each once."""
+    return {name: float(value[0]) for name, value in scores(answers, np.ones((1, len(answers.targets)))).items()}
+
+
 def auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve `(R,)` for `(R, N)` weights; ties count half; NaN where a side is empty."""
     order = np.argsort(score, kind="stable")

@@ -15,7 +15,6 @@ from lib.calibration import Calibration
 from lib.inference import softmax
 from lib.intervals import Answers
 
-PREVALENCES = (0.005, 0.02, 0.10, 0.30)  # of the class of interest, for predictive values
 FEW = 5  # films of a kind below which a source has no AUROC
 PROBABILITY = "prob_"  # columns prob_<CLASS>
 
@@ -106,10 +105,12 @@ def conformal_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
     }
 
 
-def operating_point(answers: Answers, positive: str, threshold: float, seed: int) -> dict[str, Any]:
+def operating_point(
+    answers: Answers, positive: str, threshold: float, prevalences: Sequence[float], seed: int
+) -> dict[str, Any]:
     """What calling every film with `prob_<positive>` >= `threshold` positive does: rates, intervals, cases missed.
 
-    Predictive values follow from Bayes' rule for each of `PREVALENCES`; the test films' own mixture means nothing.
+    Predictive values follow from Bayes' rule for each of `prevalences`; the test films' own mixture means nothing.
     """
     number = list(answers.classes).index(positive)
     is_positive, called = answers.targets == number, answers.probabilities[:, number] >= threshold
@@ -128,7 +129,7 @@ def operating_point(answers: Answers, positive: str, threshold: float, seed: int
         "cases": int(is_positive.sum()),
         "predictive_values": [
             {"prevalence": prevalence, **predictive_values(point["sensitivity"], point["specificity"], prevalence)}
-            for prevalence in PREVALENCES
+            for prevalence in prevalences
         ],
     }
 
@@ -143,7 +144,7 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     }
 
 
-def threshold_table(answers: Answers, positive: str) -> list[dict[str, Any]]:
+def threshold_table(answers: Answers, positive: str, prevalences: Sequence[float]) -> list[dict[str, Any]]:
     """Rates for thresholds 0.00 to 1.00: what another choice of operating point would have done on these films."""
     number = list(answers.classes).index(positive)
     is_positive = answers.targets == number
@@ -153,7 +154,7 @@ def threshold_table(answers: Answers, positive: str) -> list[dict[str, Any]]:
         rates = {key: float(v[0]) for key, v in intervals.rates_at(is_positive, called, np.ones((1, len(called)))).items()}
         row: dict[str, Any] = {"threshold": percent / 100, **{key: round(value, 6) for key, value in rates.items()}}
         row |= {"missed": int((is_positive & ~called).sum()), "false_alarms": int((~is_positive & called).sum())}
-        for prevalence in PREVALENCES:
+        for prevalence in prevalences:
             for name, value in predictive_values(rates["sensitivity"], rates["specificity"], prevalence).items():
                 row[f"{name}_at_{prevalence:g}"] = "" if value is None else round(value, 6)
         rows.append(row)

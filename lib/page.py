@@ -86,7 +86,7 @@ def write_report(
             for name, rows in [("right", right), ("wrong", wrong)]
             if len(rows)
         },
-        "phases": {name: _phase(runs / f"phase_{name}") for name in "ab" if (runs / f"phase_{name}" / "history.csv").exists()},
+        "phases": _phases(runs, card),
         "figures": _figures(predictions, scores),
     }
     report.save_text(path, _TEMPLATES.get_template("report.html").render(content))
@@ -127,6 +127,14 @@ def with_range(value: float | None, interval: Sequence[float] | None, form: str 
 
 _TEMPLATES.filters["with_range"] = with_range
 _TEMPLATES.filters["percent"] = lambda value: "–" if value is None else f"{value:.1%}"
+
+
+def _phases(runs: Path, card: ModelCard) -> dict[str, dict[str, Any]]:
+    """The phases that led to this model: none where `runs` holds the training of another one."""
+    summary = runs / f"phase_{card.phase}" / "summary.json"
+    if not summary.exists() or json.loads(summary.read_text())["weights_sha256"] != card.weights_sha256:
+        return {}
+    return {name: _phase(runs / f"phase_{name}") for name in "ab"[: "ab".index(card.phase) + 1]}
 
 
 def _phase(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from lib.manifest import FilmRecord
 
 TREES = 300
+UNDECIDED = 0.1  # macro-F1 by which the model may be better where a margin that reaches 0 decides nothing
 USUAL_SIGNATURE = 20  # films of one size and format that are taken for one unnamed source
 BASELINES = {
     "metadata": "file metadata alone: size, aspect ratio, tint, file type, colour mode, bytes per pixel",
@@ -73,11 +74,12 @@ def verdict(
     """What the model's macro-F1 is worth beside the baselines', in words.
 
     `margins` are the intervals of model minus baseline on the same films. Levels: "chance" when the model's own
-    `interval` reaches `chance` and no baseline does clearly better, "shortcut" when a baseline is not clearly beaten,
-    "confounded" when a baseline gets more than half of the way from chance to the model, else "clear".
+    `interval` reaches `chance` and no baseline does clearly better; where a baseline is not clearly beaten, "undecided"
+    when the margin is too wide to tell, else "shortcut"; "confounded" when a baseline gets more than half of the way from
+    chance to the model; else "clear".
     """
     best = max(baselines, key=lambda name: baselines[name])
-    beaten = all(margin is not None and margin[0] > 0 for margin in margins.values())
+    unbeaten = [margin for margin in margins.values() if margin is None or margin[0] <= 0]
     share = (baselines[best] - chance) / max(model - chance, 1e-9)
     what = {"metadata": "File metadata alone", "thumbnail": "A 32 x 32 thumbnail"}[best]
     scores = f"{what} reaches a macro-F1 of {baselines[best]:.3f} on the same films, the model {model:.3f}"
@@ -88,13 +90,18 @@ def verdict(
             f"The model is no better than guessing: its macro-F1 of {model:.3f} cannot be told from chance ({chance:.3f}). "
             "Look at the labels, and at how many films there are.",
         )
-    elif not beaten:
+    elif unbeaten and all(margin is not None and margin[1] > UNDECIDED for margin in unbeaten):
+        level, words = (
+            "undecided",
+            f"These test films are too few to tell whether the model reads lungs. {scores}, and the true difference may be "
+            "large or none: get more films before anything is said of this model.",
+        )
+    elif unbeaten:
         level, words = (
             "shortcut",
             (
                 f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that sees none. "
-                "Either the classes differ by how the files were made, or the test films are too few to tell: get films of all "
-                "classes from the same place, and more of them."
+                "The classes differ by how the files were made; get films of all classes from the same place."
             ),
         )
     elif share > 0.5:

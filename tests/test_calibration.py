@@ -6,7 +6,6 @@ import pytest
 from lib import calibration
 from lib.calibration import Judge, Reference
 from lib.inference import Prediction, softmax
-from lib.radiograph import LOW_CONTRAST
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 
@@ -87,7 +86,7 @@ def test_what_asks_for_a_human_look(judge: tuple[Judge, np.random.Generator]) ->
     judging, generator = judge
 
     def reasons(positive: str = "", **changed: object) -> list[str]:
-        return judging.reasons(_answer(generator, **changed), CLASSES, LOW_CONTRAST, positive)
+        return judging.reasons(_answer(generator, **changed), CLASSES, positive)
 
     ordinary = [reasons() for _ in range(300)]
     assert sum(bool(found) for found in ordinary) <= 30
@@ -115,5 +114,5 @@ def test_a_reference_survives_its_file(judge: tuple[Judge, np.random.Generator],
 def test_a_model_without_validation_films_judges_blank_films_alone() -> None:
     nobody = Judge(None, None)
     generator = np.random.default_rng(0)
-    assert nobody.reasons(_answer(generator), CLASSES, LOW_CONTRAST) == []
-    assert nobody.reasons(_answer(generator, contrast=0.0), CLASSES, LOW_CONTRAST) == ["blank or nearly blank"]
+    assert nobody.reasons(_answer(generator), CLASSES) == []
+    assert nobody.reasons(_answer(generator, contrast=0.0), CLASSES) == ["blank or nearly blank"]

@@ -38,6 +38,28 @@ def test_any_checkpoint_can_be_scored_into_a_folder_of_its_own(chain: Path, tmp_
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
 
 
+def test_another_model_keeps_its_folder_and_shows_no_training_of_this_one(chain: Path, tmp_path: Path) -> None:
+    shutil.copytree(chain / "runs" / "model", tmp_path / "model")
+    (tmp_path / "model" / "MODEL_CARD.md").unlink()
+    shutil.copytree(chain / "runs" / "phase_b", tmp_path / "runs" / "phase_b")
+    summary = tmp_path / "runs" / "phase_b" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"weights_sha256": "0" * 64}))
+    flags = ["--model", tmp_path / "model", "--data_dir", chain / "data", "--runs_dir", tmp_path / "runs"]
+    assert run(evaluate, *flags, "--nobaselines") == 0
+    assert not (tmp_path / "model" / "MODEL_CARD.md").exists()
+    assert (tmp_path / "runs" / "evaluation" / "MODEL_CARD.md").exists()
+    assert "was not trained in the folder" in (tmp_path / "runs" / "report.html").read_text()
+
+
+def test_predictive_values_are_given_for_the_prevalences_asked_for(chain: Path, tmp_path: Path) -> None:
+    assert run(evaluate, "--prevalences", "0.01,0.2", "--output", tmp_path, *dirs(chain)) == 0
+    values = json.loads((tmp_path / "metrics.json").read_text())["operating_point"]["predictive_values"]
+    assert [row["prevalence"] for row in values] == [0.01, 0.2]
+    assert "ppv_at_0.01" in (tmp_path / "thresholds.csv").read_text().splitlines()[0]
+    for wrong in ("0.1,2", "0.1,x", "0"):
+        assert run(evaluate, "--prevalences", wrong, "--output", tmp_path, *dirs(chain)) == 2
+
+
 def test_a_phase_has_a_model_of_its_own(chain: Path, tmp_path: Path) -> None:
     assert run(evaluate, "--model", chain / "runs/phase_a/model", "--output", tmp_path / "a", *dirs(chain)) == 0
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"

@@ -26,7 +26,12 @@ def test_a_class_that_is_told_by_its_size_is_found_from_metadata() -> None:
 
 @pytest.mark.parametrize(
     ("baseline", "margin", "level"),
-    [(0.99, (-0.01, 0.02), "shortcut"), (0.85, (0.05, 0.15), "confounded"), (0.40, (0.40, 0.60), "clear")],
+    [
+        (0.99, (-0.01, 0.02), "shortcut"),
+        (0.85, (-0.20, 0.25), "undecided"),
+        (0.85, (0.05, 0.15), "confounded"),
+        (0.40, (0.40, 0.60), "clear"),
+    ],
 )
 def test_the_verdict_in_words(baseline: float, margin: tuple[float, float], level: str) -> None:
     found = shortcuts.verdict(
