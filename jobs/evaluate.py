@@ -171,7 +171,7 @@ def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "
         "needs_review": bool(reasons),
         "reasons": "; ".join(reasons),
         "outside_lungs": outside,
-        "error": answer.error,
+        "error": answer.film.error,
     }
 
 

@@ -1,8 +1,9 @@
 """Classify a folder of films to a CSV: one row per file, whatever the file is."""
 
+import csv
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,12 @@ from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
+from lib.names import from_cell, to_cell
 from lib.radiograph import find_files
 
 if TYPE_CHECKING:
     from lib.calibration import Judge
-    from lib.inference import ModelCard, Prediction
+    from lib.inference import ModelCard, Prediction, Predictor
 
 PICTURES = {True: 2000, False: 500}  # in the page, of films that need a look and of others: it stays below 30 MB
 
@@ -23,6 +25,11 @@ def predict_batch(
     *,
     input: Annotated[Path, Flag("a film, or a folder that is searched with all its subfolders", placeholder="DIR_OR_FILE")],
     output: Annotated[Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv")],
+    resume: Annotated[bool, Flag("take up an interrupted run to the same table where it stopped")] = True,
+    incremental: Annotated[
+        Path | None,
+        Flag("classify only contents that no run with this file has seen; it is made where it is missing", placeholder="FILE"),
+    ] = None,
     model: Annotated[Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")] = None,
     backbone: Annotated[
         str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
@@ -40,24 +47,30 @@ def predict_batch(
         Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
     ] = None,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
     """Classify every file below --input and write one row per file, sorted by path.
 
-    Columns: path (below --input), prediction, confidence (the prediction's probability), prob_<CLASS> for each class
-    (calibrated), needs_review, reasons (several possible classes, unlike the training films, inverted, blank),
-    outside_lungs (share of the evidence outside the central lung field), error, model. A file that cannot be read has
-    an empty prediction and its reason in error; the job then ends with exit code 3 and the table is complete all the
-    same. An empty folder gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
-    inputs. Not a medical device: a person decides.
+    Columns: path (below --input, as a cell that no spreadsheet runs: see docs/FORMATS.md for the way back), prediction,
+    confidence (the prediction's probability), prob_<CLASS> for each class (calibrated), needs_review, reasons (several
+    possible classes, unlike the training films, inverted, blank), outside_lungs (share of the evidence outside the
+    central lung field), error, model. A file that cannot be read has an empty prediction and its reason in error; the
+    job then ends with exit code 3 and the table is complete all the same. An empty folder gives a table without rows.
+    Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
+
+    Rows are on disk as they come, in .NAME.csv.journal beside the table. A run that was stopped, killed or out of disk
+    space is taken up by the same command and ends with the table of an uninterrupted one. With --incremental a table
+    that exists keeps its rows and gets the new ones.
 
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --operating_point TUBERCULOSIS
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
+        python -m jobs.predict_batch --input /srv/inbox --output $(date +%F-%H%M).csv --incremental seen.sqlite
     """
     if output.suffix.lower() != ".csv":
         raise UsageError(f"--output {output}: the table is written as CSV, give a name that ends in .csv.")
@@ -65,76 +78,100 @@ def predict_batch(
         raise UsageError(f"--report {report}: give a name that ends in .html.")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
-    root, names = _inputs(input)
-    if (own := output.absolute()).is_relative_to(root.absolute()):  # a table of an earlier run is no film
-        names = [name for name in names if name != own.relative_to(root.absolute()).as_posix()]
 
     from lib.calibration import Judge
     from lib.inference import Predictor
+    from lib.journal import Journal
+    from lib.reading import Stamp
+    from lib.seen import Seen
 
     cores = cpu.usable_cores(cpus)
     folder = model or runs_dir / "model"
-    predictor = Predictor(folder, precision, cores, workers or cores)
-    card = predictor.card
-    if backbone not in (None, card.backbone):
-        raise JobError(
-            f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
+    with ExitStack() as held:
+        held.enter_context(
+            durable.lock(output.parent, f"the table {output.name}", durable.hidden_neighbour(output, "lock").name)
         )
-    judge = Judge.of(folder, card.calibration)
-    if operating_point:
-        judge.require_threshold(operating_point)
-    make_row = partial(_csv_row, card=card, judge=judge, positive=operating_point, review_below=review_below)
-    counts: Counter[str] = Counter()
-    shown: list[dict[str, Any]] = []
-    pictured: Counter[bool] = Counter()
+        if incremental:
+            held.enter_context(
+                durable.lock(incremental.parent, f"{incremental}", durable.hidden_neighbour(incremental, "lock").name)
+            )
+        root, names, passed_over = _inputs(input, [path for path in (output, explain, report, incremental) if path])
+        predictor = Predictor(folder, precision, cores, workers or cores, file_timeout)
+        card = predictor.card
+        if backbone not in (None, card.backbone):
+            raise JobError(
+                f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
+            )
+        judge = Judge.of(folder, card.calibration)
+        if operating_point:
+            judge.require_threshold(operating_point)
+        seen = Seen(incremental) if incremental else None
+        known = len(names)
+        names = seen.unseen(root, names, workers or cores) if seen else names
+        columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
+        columns += ["needs_review", "reasons", "outside_lungs", "error", "model"]
+        belongs_to = {
+            "model": durable.sha256_of(folder / "model.json"),
+            "precision": predictor.precision,
+            "operating_point": operating_point,
+            "review_below": review_below,
+            "columns": columns,
+        }
+        map_of = (lambda name: explain / f"{name}.png") if explain else None
 
-    def rows() -> Iterator[dict[str, Any]]:
-        files = (root / name for name in names)
-        for answer in console.track(predictor.predict(files), "films", len(names)):
-            row = make_row(answer.path.relative_to(root).as_posix(), answer)
-            counts.update({row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
-            if explain and answer.probabilities is not None:
-                _draw_map(explain / f"{row['path']}.png", answer, card, row["prediction"])
-            if report:
-                review = row["needs_review"]
-                pictured[review] += answer.probabilities is not None
-                small = (
-                    {} if answer.probabilities is None or pictured[review] > PICTURES[review] else _pictures(answer, card, row)
-                )
-                shown.append(row | small)
-            yield row
+        def is_current(name: str, stamp: Stamp) -> bool:
+            return Stamp.of(root / name) == stamp and (map_of is None or map_of(name).exists())
 
-    columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
-    with durable.lock(output.parent, f"the table {output.name}", name=f".{output.stem[:100]}.lock"):
-        durable.write_csv(output, [*columns, "needs_review", "reasons", "outside_lungs", "error", "model"], rows())
+        with Journal(output, columns, names, belongs_to) as journal:
+            taken_over = journal.open(resume, is_current)
+            if taken_over:
+                console.say(f"an interrupted run left {taken_over} of {len(names)} rows; going on from there.")
+            todo = list(journal.missing())
+            answers = predictor.predict((root / names[number] for number in todo), None if input.is_file() else root.resolve())
+            for number, answer in zip(todo, console.track(answers, "films", len(todo)), strict=True):
+                row = _csv_row(names[number], answer, card, judge, operating_point, review_below)
+                if map_of and row["prediction"]:
+                    _draw_map(map_of(names[number]), answer, card, row["prediction"])
+                journal.add(number, answer.film.stamp, row)
+            journal.publish(keep=bool(seen))
+            if seen:
+                seen.record(root)
+            journal.remove()
+        counts = _count(output)
         if report:
-            from lib.page import write_triage
-
-            write_triage(report, shown, counts, card)
+            _write_report(report, output, counts, root, predictor)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
-    console.say(f"{output}: {len(names)} rows ({summary})")
+    summary += f"; {known - len(names)} films were seen before" if known > len(names) else ""
+    summary += f"; {passed_over} hidden or operating-system files are not counted" if passed_over else ""
+    console.say(f"{output}: {counts['rows']} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
 
 
-def _inputs(given: Path) -> tuple[Path, list[str]]:
-    """The folder that names start from, and the names: text alone, which takes a quarter of the memory of paths."""
-    if given.is_dir():
-        files, passed_over = find_files(given)
-        if passed_over:
-            console.say(f"{passed_over} hidden or operating-system files are not counted as inputs.")
-        return given, [path.relative_to(given).as_posix() for path in files]
+def _inputs(given: Path, own: Sequence[Path]) -> tuple[Path, list[str], int]:
+    """The folder that names start from; the names, sorted: text alone, which takes a quarter of the memory of paths; and
+    how many hidden files were passed over. `own` are files and folders that this job writes: no films."""
     if not given.exists():
         raise JobError(f"--input {given} does not exist.")
-    return given.parent, [given.name]
+    if not given.is_dir():
+        return given.parent, [given.name], 0
+    files, passed_over = find_files(given)
+    names = sorted(path.relative_to(given).as_posix() for path in files)
+    root = given.absolute()
+    places = [path.absolute().relative_to(root).as_posix() for path in own if path.absolute().is_relative_to(root)]
+    return (
+        given,
+        [name for name in names if not any(name == place or name.startswith(f"{place}/") for place in places)],
+        passed_over,
+    )
 
 
 def _csv_row(
-    path: str, answer: "Prediction", card: "ModelCard", judge: "Judge", positive: str, review_below: float
+    name: str, answer: "Prediction", card: "ModelCard", judge: "Judge", positive: str, review_below: float
 ) -> dict[str, Any]:
     from lib.explain import share_outside_lungs
 
     reasons = judge.reasons(answer, card.classes, positive)
-    row: dict[str, Any] = {"path": path, "prediction": "", "error": answer.error, "model": card.name}
+    row: dict[str, Any] = {"path": to_cell(name), "prediction": "", "error": to_cell(answer.film.error), "model": card.name}
     if answer.probabilities is not None:
         best = judge.choose(answer.probabilities, card.classes, positive)
         confidence = float(answer.probabilities[best])
@@ -149,10 +186,34 @@ def _csv_row(
     return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
 
 
-def _pictures(answer: "Prediction", card: "ModelCard", row: dict[str, Any]) -> dict[str, str]:
-    from lib.page import pictures
+def _table_rows(table: Path) -> Iterator[dict[str, Any]]:
+    with open(table, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row | {"needs_review": row["needs_review"] == "True"}
 
-    return pictures(answer, card, row["prediction"])
+
+def _count(table: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for row in _table_rows(table):
+        counts.update({"rows": 1, row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
+    return counts
+
+
+def _write_report(report: Path, table: Path, counts: Mapping[str, int], root: Path, predictor: "Predictor") -> None:
+    """The page of the whole table; the films that it shows are read once more, so that rows of an earlier run have pictures."""
+    from lib.page import pictures, write_triage
+
+    rows, pictured = list(_table_rows(table)), Counter[bool]()
+    shown = []
+    for row in rows:
+        if row["prediction"] and pictured[row["needs_review"]] < PICTURES[row["needs_review"]]:
+            pictured[row["needs_review"]] += 1
+            shown.append(row)
+    answers = predictor.predict(root / from_cell(row["path"]) for row in shown)
+    for row, answer in zip(shown, console.track(answers, "pictures", len(shown)), strict=True):
+        if answer.logits is not None:
+            row |= pictures(answer, predictor.card, row["prediction"])
+    write_triage(report, rows, counts, predictor.card)
 
 
 def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: str) -> None:
@@ -163,9 +224,8 @@ def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: st
     from PIL import Image
 
     from lib.explain import overlay
-    from lib.radiograph import read_grey
 
-    grey = read_grey(answer.path, card.input_side)
+    grey = answer.film.grey
     over = overlay(grey, answer.maps, card.classes.index(predicted))
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), np.asarray(over)])).save(buffer, "PNG")

@@ -380,8 +380,9 @@ def _publish(
     """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
     import numpy as np
 
-    from lib import calibration, checkpoints, export, inference, report
+    from lib import calibration, checkpoints, export, report
     from lib.augmentation import read_film
+    from lib.reading import thumbnail_of
 
     folder = trainer.folder
     report.curves(history, trainer.plan.phase, folder / "curves.png")
@@ -392,7 +393,7 @@ def _publish(
     targets = np.array([film.target for film in chosen])
 
     def calibrate(model: Path, logits: np.ndarray, features: np.ndarray) -> dict[str, Any]:
-        thumbnails = np.stack([inference.thumbnail_of(film) for film in films])
+        thumbnails = np.stack([thumbnail_of(film) for film in films])
         learnt, reference = calibration.calibrate(logits, targets, features, thumbnails, best.classes)
         reference.write(model)
         return asdict(learnt)

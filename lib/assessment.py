@@ -11,11 +11,11 @@ import pandas as pd
 from lib import intervals, metrics, shortcuts
 from lib.calibration import Calibration
 from lib.errors import JobError, UnreadableFilmError
-from lib.inference import THUMBNAIL_SIDE
 from lib.intervals import Answers
 from lib.manifest import FilmRecord, SplitRecord, read_manifest, read_split
 from lib.parallel import map_ordered
 from lib.radiograph import read_grey
+from lib.reading import THUMBNAIL_SIDE
 
 BASELINES = tuple(shortcuts.BASELINES)
 

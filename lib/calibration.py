@@ -202,7 +202,7 @@ class Judge:
         """
         if answer.probabilities is None:
             return ["unreadable"]
-        if answer.contrast < LOW_CONTRAST:
+        if answer.film.contrast < LOW_CONTRAST:
             return ["blank or nearly blank"]
         if self.calibration is None or self.reference is None:
             return []
@@ -214,7 +214,7 @@ class Judge:
             found.append("low confidence: " + " or ".join(possible))
         elif not possible:
             found.append("low confidence: no class is likely enough")
-        likeness = float(self.reference.likeness(answer.thumbnail[None])[0])
+        likeness = float(self.reference.likeness(answer.film.thumbnail[None])[0])
         strange = float(self.reference.distances(answer.features[None])[0]) > self.calibration.largest_distance
         if -likeness > max(self.calibration.smallest_likeness, 0):
             found.append("inverted")

@@ -127,6 +127,12 @@ def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
         )
 
 
+def hidden_neighbour(path: Path, ending: str) -> Path:
+    """`.NAME.ending` beside `path`; a digest stands for a name that leaves no room for it."""
+    name = path.name if len(os.fsencode(path.name)) <= 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".{name}.{ending}")
+
+
 @contextmanager
 def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
     """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the holder dies, however.

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from lib.durable import recover_folder, sha256_of, write_json
-from lib.errors import JobError, UnreadableFilmError
+from lib.errors import JobError
+from lib.isolation import map_isolated, start_server
 from lib.openvino_import import core, ov
-from lib.parallel import map_ordered
-from lib.radiograph import read_grey
+from lib.reading import Film, Reader, lost
 
 FORMAT = 2
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
-THUMBNAIL_SIDE = 32  # pixels
+FILE_SECONDS = 20.0  # to read one file; a damaged one may keep its decoder busy for ever
 Key = TypeVar("Key")
 Outputs = tuple[np.ndarray, ...]
 _NOTHING = np.empty(0)
@@ -187,56 +186,46 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one file, or why it could not be asked."""
+    """What the model says of one film; nothing of a file that could not be read."""
 
-    path: Path
-    logits: np.ndarray | None  # (classes,)
-    probabilities: np.ndarray | None  # (classes,) float64, calibrated, sums to 1
+    film: Film
+    logits: np.ndarray | None = None  # (classes,)
+    probabilities: np.ndarray | None = None  # (classes,) float64, calibrated, sums to 1
     features: np.ndarray = field(default_factory=lambda: _NOTHING)  # (C,) means of what the general layers see
-    maps: np.ndarray = field(
-        default_factory=lambda: _NOTHING
-    )  # (classes, h, w): the mean of a class's map plus its bias is its logit
-    thumbnail: np.ndarray = field(default_factory=lambda: _NOTHING)  # (32, 32) uint8
-    contrast: float = 0.0  # standard deviation of the grey levels, 0..127
-    error: str = ""
+    maps: np.ndarray = field(default_factory=lambda: _NOTHING)  # (classes, h, w): mean of a class's map + bias = its logit
 
 
 class Predictor:
     """A model folder, compiled and ready for files."""
 
-    def __init__(self, folder: Path, precision: str, cores: int, readers: int) -> None:
-        """`precision` is "auto", "fp32" or "bf16"; `readers` are the threads that decode films.
+    def __init__(self, folder: Path, precision: str, cores: int, readers: int, seconds: float = FILE_SECONDS) -> None:
+        """`precision` is "auto", "fp32" or "bf16"; `readers` are the processes that decode, `seconds` their time per film.
 
         Raises:
             JobError: as `ModelCard.read`.
         """
+        start_server()  # takes 0.2 s beside the compilation
         self.card = ModelCard.read(folder)
         self.precision = self.card.precision(precision)
         self.temperature = self.card.calibration["temperature"] if self.card.calibration else 1.0
         self.graph = Graph(folder, self.precision, cores)
-        self.readers = readers
+        self.readers, self.seconds = readers, seconds
 
-    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. Files are read on threads, a few requests ahead."""
-        films = map_ordered(self._read, paths, self.readers, lookahead=self.readers + 2 * FILMS_PER_REQUEST)
-        for (path, error, contrast, thumbnail), outputs in self.graph.stream(films):
+    def predict(self, paths: Iterable[Path], within: Path | None = None) -> Iterator[Prediction]:
+        """One `Prediction` per path, in order. Links that lead out of the resolved folder `within` are not followed.
+
+        Files are read in processes of their own, a few requests ahead: one that crashes its decoder is an error in its
+        prediction and harms no other.
+        """
+        reader = Reader(self.card.input_side, within)
+        ahead = self.readers + 2 * FILMS_PER_REQUEST
+        films = map_isolated(reader, lost, paths, self.readers, self.seconds, ahead)
+        for film, outputs in self.graph.stream((film, None if film.error else film.grey) for film in films):
             if outputs is None:
-                yield Prediction(path, None, None, error=error)
+                yield Prediction(film)
             else:
                 logits, features, maps = outputs
-                yield Prediction(path, logits, softmax(logits / self.temperature), features, maps, thumbnail, contrast)
-
-    def _read(self, path: Path) -> tuple[tuple[Path, str, float, np.ndarray], np.ndarray | None]:
-        try:
-            grey = read_grey(path, self.card.input_side)
-        except UnreadableFilmError as error:
-            return (path, str(error), 0.0, _NOTHING), None
-        return (path, "", float(grey.std()), thumbnail_of(grey)), grey
-
-
-def thumbnail_of(grey: np.ndarray) -> np.ndarray:
-    """A film `(side, side) uint8` as `(32, 32) uint8`: what is left when no lung can be made out."""
-    return np.asarray(Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
+                yield Prediction(film, logits, softmax(logits / self.temperature), features, maps)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

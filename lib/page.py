@@ -107,7 +107,7 @@ def write_triage(path: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[
 
 def pictures(answer: Prediction, card: ModelCard, predicted: str) -> dict[str, str]:
     """A film and the map over it, small, as data URLs."""
-    grey = read_grey(answer.path, card.input_side)
+    grey = answer.film.grey
     over = overlay(grey, answer.maps, card.classes.index(predicted))
     return {"picture": jpeg(grey), "map": jpeg(np.asarray(over))}
 
@@ -149,7 +149,7 @@ def _shown(rows: pd.DataFrame, films: Path, card: ModelCard, predict: Predict) -
     for (_, row), answer in zip(rows.iterrows(), answers, strict=True):
         if answer.logits is None:
             continue
-        grey = read_grey(answer.path, card.input_side)
+        grey = answer.film.grey
         number = card.classes.index(row["prediction"])
         is_right = row["label"] == row["prediction"]
         title = f"{row['prediction']} {row['confidence']:.0%}" + ("" if is_right else f", is {row['label']}")

@@ -51,4 +51,8 @@ PRECISION = Setting(
     default="auto",
 )
 
-SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS, CACHE_GB, PRECISION)
+FILE_TIMEOUT = Setting(
+    "seconds after which a file that cannot be decoded is given up", above=0, placeholder="X", env="FILE_TIMEOUT", default=20.0
+)
+
+SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS, CACHE_GB, PRECISION, FILE_TIMEOUT)

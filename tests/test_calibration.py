@@ -1,11 +1,14 @@
 """Calibration: temperatures are recovered, conformal sets cover, strange films are told apart."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lib import calibration
 from lib.calibration import Judge, Reference
 from lib.inference import Prediction, softmax
+from lib.reading import Film
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 
@@ -72,14 +75,12 @@ def judge() -> tuple[Judge, np.random.Generator]:
 def _answer(generator: np.random.Generator, **changed: object) -> Prediction:
     film = np.linspace(0, 200, 1024).reshape(32, 32) + generator.normal(0, 20, (32, 32))
     values: dict[str, object] = {
-        "path": None,
         "logits": np.array([9.0, 0, 0]),
         "probabilities": np.array([0.998, 0.001, 0.001]),
         "features": 1 + 0.2 * generator.normal(size=64),
-        "thumbnail": film,
-        "contrast": 60.0,
     }
-    return Prediction(**{**values, **changed})  # type: ignore[arg-type]
+    read = {"thumbnail": film, "contrast": 60.0} | {k: changed.pop(k) for k in ("thumbnail", "contrast") if k in changed}
+    return Prediction(Film(Path("film.png"), **read), **{**values, **changed})  # type: ignore[arg-type]
 
 
 def test_what_asks_for_a_human_look(judge: tuple[Judge, np.random.Generator]) -> None:

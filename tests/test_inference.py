@@ -91,7 +91,7 @@ def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
     with torch.inference_mode():
         wanted = torch.softmax(network(to_input(greys, content.row)).double(), 1).numpy()
     answers = list(Predictor(model, "fp32", 2, 2).predict(files))
-    assert [answer.path for answer in answers] == files
+    assert [answer.film.path for answer in answers] == files
     shift = np.abs(softmax(np.stack([answer.logits for answer in answers])) - wanted)
     assert shift.max() <= 1e-4
 

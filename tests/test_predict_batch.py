@@ -10,6 +10,7 @@ from PIL import Image
 
 from lib import durable
 from lib.manifest import read_split
+from lib.names import from_cell
 from tests.conftest import film, predict
 
 COLUMNS = [
@@ -29,7 +30,7 @@ COLUMNS = [
 
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{**row, "path": from_cell(row["path"])} for row in csv.DictReader(file)]
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest
 
 def test_a_second_run_to_the_same_table_is_turned_away(chain: Path, tmp_path: Path) -> None:
     film(tmp_path / "in" / "a.png")
-    with durable.lock(tmp_path, "x.csv", name=".x.lock"):
+    with durable.lock(tmp_path, "x.csv", name=".x.csv.lock"):
         assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 75
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
 

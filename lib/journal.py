@@ -1,0 +1,170 @@
+"""A table that is being written: rows are safe on disk as they come, and an interrupted run is taken up where it stopped.
+
+The journal lies beside the table, named .TABLE.journal. Its first line says which model and settings the rows belong to; every
+other line is a row of the table behind size and time of the file that it speaks of. The table itself is made from the
+journal at the end and appears whole.
+"""
+
+import csv
+import heapq
+import io
+import json
+import os
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lib import durable
+from lib.errors import JobError
+from lib.names import from_cell
+from lib.reading import Stamp
+
+ROWS_PER_FLUSH = 256
+SECONDS_PER_FLUSH = 2.0
+
+
+class Journal:
+    """The rows of one table, keyed by the sorted names of its inputs. Use it as a context manager, under the table's lock."""
+
+    def __init__(self, table: Path, columns: Sequence[str], names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
+        """`columns` begin with `path` and hold `error`; `names` are sorted; `belongs_to` is compared on resumption."""
+        self.path = durable.hidden_neighbour(table, "journal")
+        self.table, self.columns, self.names = table, list(columns), names
+        self._belongs_to = dict(belongs_to)
+        self._offsets = array("q", [-1]) * len(names)
+        self._file: BinaryIO | None = None
+        self._unflushed, self._last_flush = 0, 0.0
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            try:
+                self._flush()
+            finally:
+                self._file.close()
+                self._file = None
+
+    def open(self, resume: bool, is_current: Callable[[str, Stamp], bool]) -> int:
+        """Open the journal for rows. Returns how many good rows of an interrupted run are taken over.
+
+        Taken over is a whole row without an error of a file that `is_current` by name and stamp. A torn end is cut off.
+
+        Raises:
+            JobError: it belongs to another model or to other settings.
+        """
+        if not resume:
+            self.path.unlink(missing_ok=True)
+        end = self._take_over(is_current) if self.path.exists() else 0
+        self._file = open(self.path, "ab")  # noqa: SIM115  # closed by __exit__
+        self._file.truncate(end)
+        self._file.seek(0, os.SEEK_END)
+        if end == 0:
+            self._file.write(json.dumps(self._belongs_to).encode() + b"\n")
+            self._flush()
+        return sum(offset >= 0 for offset in self._offsets)
+
+    def missing(self) -> Iterator[int]:
+        """Numbers of the names that have no row yet."""
+        return (number for number, offset in enumerate(self._offsets) if offset < 0)
+
+    def add(self, number: int, stamp: Stamp, row: Mapping[str, Any]) -> None:
+        """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two seconds of rows."""
+        if self._file is None:
+            raise ValueError("the journal is not open")
+        line = io.StringIO()
+        writer = csv.DictWriter(line, ["size", "mtime_ns", *self.columns], lineterminator="\n")
+        writer.writerow({"size": stamp.size, "mtime_ns": stamp.mtime_ns, **row})
+        offset = self._file.tell()
+        self._file.write(line.getvalue().encode())
+        self._offsets[number] = offset
+        self._unflushed += 1
+        if self._unflushed >= ROWS_PER_FLUSH or time.monotonic() - self._last_flush > SECONDS_PER_FLUSH:
+            self._flush()
+
+    def publish(self, keep: bool = False) -> None:
+        """Make the table of the rows, sorted by path. `keep`: rows of an earlier table stay, those of a same path give way.
+
+        Raises:
+            JobError: the earlier table has other columns.
+        """
+        self._flush()
+        earlier = self._earlier_rows() if keep and self.table.exists() else iter(())
+        with durable.whole_file(self.table) as out, open(self.path, "rb") as journal:
+            out.write((",".join(self.columns) + "\n").encode())
+            ours = ((name, 0, row) for name, row in self._rows(journal))
+            last = None
+            for name, _, row in heapq.merge(ours, earlier, key=itemgetter(0, 1)):
+                if name != last:
+                    out.write(row)
+                last = name
+
+    def remove(self) -> None:
+        """Forget the rows: the table is whole."""
+        self.path.unlink(missing_ok=True)
+
+    def _rows(self, journal: BinaryIO) -> Iterator[tuple[str, bytes]]:
+        for name, offset in zip(self.names, self._offsets, strict=True):
+            journal.seek(offset)
+            yield name, journal.readline().split(b",", 2)[2]
+
+    def _earlier_rows(self) -> Iterator[tuple[str, int, bytes]]:
+        with open(self.table, "rb") as file:
+            header = file.readline().decode().rstrip("\r\n")
+            if header != ",".join(self.columns):
+                raise JobError(f"{self.table} has other columns than the new rows. Give the new rows a table of their own.")
+            for line in file:
+                yield from_cell(next(csv.reader([line.decode()]))[0]), 1, line
+
+    def _take_over(self, is_current: Callable[[str, Stamp], bool]) -> int:
+        """Read what is there; returns where the good part ends."""
+        with open(self.path, "rb") as file:
+            header = file.readline()
+            try:
+                found = json.loads(header)
+            except ValueError:
+                return 0
+            if not header.endswith(b"\n"):
+                return 0
+            if found != self._belongs_to:
+                changed = [key for key in self._belongs_to if found.get(key) != self._belongs_to[key]]
+                raise JobError(
+                    f"{self.path} holds the rows of an interrupted run with other settings ({', '.join(changed)}). "
+                    "Finish it with those, give another --output, or start again with --noresume."
+                )
+            end = len(header)
+            for line in file:
+                cells = _cells(line)
+                if cells is None or len(cells) != 2 + len(self.columns):
+                    break
+                self._accept(cells, end, is_current)
+                end += len(line)
+        return end
+
+    def _accept(self, cells: Sequence[str], offset: int, is_current: Callable[[str, Stamp], bool]) -> None:
+        name, stamp = from_cell(cells[2]), Stamp(int(cells[0]), int(cells[1]))
+        number = bisect_left(self.names, name)
+        is_wanted = number < len(self.names) and self.names[number] == name
+        if is_wanted and not cells[2 + self.columns.index("error")] and is_current(name, stamp):
+            self._offsets[number] = offset
+
+    def _flush(self) -> None:
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._unflushed, self._last_flush = 0, time.monotonic()
+
+
+def _cells(line: bytes) -> list[str] | None:
+    """The cells of a whole row; None for anything else."""
+    try:
+        cells = next(csv.reader([line.decode()], strict=True))
+        int(cells[0]), int(cells[1])
+    except (ValueError, IndexError, csv.Error, StopIteration):
+        return None
+    return cells if line.endswith(b"\n") else None

@@ -1,0 +1,41 @@
+r"""File names as cells of a table: one line each, nothing that a spreadsheet would run, and the way back to the name.
+
+| in the name | in the cell |
+|---|---|
+| `=`, `+`, `-`, `@` (also their full-width forms) or `'` at the beginning | the same behind a `'` |
+| newline, carriage return, tab | `\n`, `\r`, `\t` |
+| other control characters, bytes that are not UTF-8 | `\x` and two hexadecimal digits per byte |
+| `\` | `\\` |
+
+Source: OWASP, "CSV Injection".
+"""
+
+import os
+import re
+
+_SHORT = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_LONG = {short[1]: character for character, short in _SHORT.items()}
+_SPECIAL = re.compile("[\\\\\x00-\x1f\x7f\udc80-\udcff]")
+_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)", re.DOTALL)
+_RUNS = tuple("'=+-@＝＋－＠")
+
+
+def to_cell(name: str) -> str:
+    """A name, as Python gives it (bytes that are not UTF-8 as surrogates), for a table."""
+    cell = _SPECIAL.sub(_escaped, name)
+    return f"'{cell}" if cell.startswith(_RUNS) else cell
+
+
+def from_cell(cell: str) -> str:
+    """The name that `to_cell` was given; `os.fsencode` makes bytes of it."""
+    return os.fsdecode(_ESCAPE.sub(_unescaped, cell.removeprefix("'").encode()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found.group()
+    return _SHORT.get(character) or rf"\x{os.fsencode(character)[0]:02x}"
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    code = found.group(1).decode()
+    return bytes([int(code[1:], 16)]) if len(code) == 3 else _LONG[code].encode()

@@ -1,0 +1,73 @@
+"""One file as a job meets it: read in a worker process, checked against changing under our hands."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lib.errors import UnreadableFilmError
+from lib.radiograph import read_grey
+
+THUMBNAIL_SIDE = 32  # pixels
+_NOTHING = np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells without reading that a file is still the same. A file that is not there has -1, -1."""
+
+    size: int = -1  # bytes
+    mtime_ns: int = -1
+
+    @staticmethod
+    def of(path: Path) -> "Stamp":
+        """The file's, now."""
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return Stamp()
+        return Stamp(found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Film:
+    """What was read of a file, or why it could not be read."""
+
+    path: Path
+    error: str = ""
+    grey: np.ndarray = field(default_factory=lambda: _NOTHING)  # (side, side) uint8
+    thumbnail: np.ndarray = field(default_factory=lambda: _NOTHING)  # (32, 32) uint8
+    contrast: float = 0.0  # standard deviation of the grey levels, 0..127
+    stamp: Stamp = Stamp()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one film after the other; a picklable function for worker processes."""
+
+    side: int  # pixels
+    within: Path | None = None  # resolved folder that links must not lead out of
+
+    def __call__(self, path: Path) -> Film:
+        """Decode, measure. Whatever is wrong with the file is said in `error`."""
+        before = Stamp.of(path)
+        try:
+            if self.within and path.is_symlink() and not path.resolve().is_relative_to(self.within):
+                raise UnreadableFilmError("link leads out of the input folder and is not followed")
+            grey = read_grey(path, self.side)
+        except UnreadableFilmError as error:
+            return Film(path, str(error), stamp=before)
+        if Stamp.of(path) != before:
+            return Film(path, "changed while it was read: is it still being copied?", stamp=before)
+        return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before)
+
+
+def lost(path: Path, reason: str) -> Film:
+    """The film whose reader did not come back."""
+    return Film(path, reason, stamp=Stamp.of(path))
+
+
+def thumbnail_of(grey: np.ndarray) -> np.ndarray:
+    """A film `(side, side) uint8` as `(32, 32) uint8`: what is left when no lung can be made out."""
+    return np.asarray(Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
