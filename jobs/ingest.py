@@ -4,7 +4,6 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -12,9 +11,10 @@ from lib import backbones, cli, console, cpu, datasets, durable, settings
 from lib.cli import Flag
 from lib.datasets import FoundFilm, Source
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
+from lib.isolation import map_isolated
 from lib.manifest import FilmRecord, read_manifest, write_rows
-from lib.parallel import map_ordered
-from lib.radiograph import Measurements, describe_non_file, measure
+from lib.radiograph import describe_non_file
+from lib.reading import Examination, examine, unexamined
 
 
 def ingest(
@@ -26,6 +26,7 @@ def ingest(
     phantom_films: Annotated[int, Flag("how many films to draw for --dataset phantom", at_least=30)] = 360,
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
+    file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
@@ -65,8 +66,16 @@ def ingest(
         durable.sweep(data_dir)
         refused = _stage(found, names, unchanged, raw, staging, source.may_link)
         reusable = {origin: known[origin] for origin in unchanged if known[origin].status == "ok"}
-        index = partial(_index, staging=staging, names=names, reusable=reusable, refused=refused)
-        records = list(console.track(map_ordered(index, found, threads), "measuring films", len(found)))
+        fresh = [film for film in found if film.origin not in reusable and film.origin not in refused]
+        copies = (staging / names[film.origin] for film in fresh)
+        measured = map_isolated(examine, unexamined, copies, threads, file_timeout)
+        seen = dict(zip((film.origin for film in fresh), console.track(measured, "measuring films", len(fresh)), strict=True))
+        records = [
+            reusable[film.origin]
+            if film.origin in reusable
+            else _record(film, names[film.origin], seen.get(film.origin) or Examination(problem=refused[film.origin]))
+            for film in found
+        ]
         records.sort(key=lambda record: record.path)
         if not missing and list(known.values()) == records:
             shutil.rmtree(staging)
@@ -167,34 +176,24 @@ def _stage(
     return refused
 
 
-def _index(
-    film: FoundFilm, staging: Path, names: dict[str, str], reusable: dict[str, FilmRecord], refused: dict[str, str]
-) -> FilmRecord:
-    if film.origin in reusable:
-        return reusable[film.origin]
-    copy = staging / names[film.origin]
-    measured, problem = Measurements(0, 0, "", "", 0.0, 0.0, 0.0), refused.get(film.origin, "")
-    try:
-        measured = measured if problem else measure(copy)
-    except UnreadableFilmError as error:
-        problem = str(error)
+def _record(film: FoundFilm, name: str, seen: Examination) -> FilmRecord:
     collection, patient = datasets.source_and_patient(PurePosixPath(film.origin).name)
     return FilmRecord(
-        path=names[film.origin],
+        path=name,
         label=film.label,
-        sha256=durable.sha256_of(copy) if copy.exists() else "",
-        dhash=measured.dhash,
-        width=measured.width,
-        height=measured.height,
-        mode=measured.mode,
-        bytes=copy.stat().st_size if copy.exists() else 0,
-        tint=measured.tint,
-        brightness=measured.brightness,
-        contrast=measured.contrast,
+        sha256=seen.sha256,
+        dhash=seen.measured.dhash,
+        width=seen.measured.width,
+        height=seen.measured.height,
+        mode=seen.measured.mode,
+        bytes=seen.bytes,
+        tint=seen.measured.tint,
+        brightness=seen.measured.brightness,
+        contrast=seen.measured.contrast,
         source=collection,
         patient=patient,
-        status="unreadable" if problem else "ok",
-        problem=problem,
+        status="unreadable" if seen.problem else "ok",
+        problem=seen.problem,
         origin=film.origin,
     )
 

@@ -38,6 +38,9 @@ class Measurements:
     contrast: float  # standard deviation of the grey levels
 
 
+NOT_MEASURED = Measurements(0, 0, "", "", 0.0, 0.0, 0.0)
+
+
 def read_grey(path: Path, side: int) -> np.ndarray:
     """Decode a film to `(side, side) uint8`, 0 black to 255 white.
 

@@ -1,13 +1,15 @@
-"""One file as a job meets it: read in a worker process, checked against changing under our hands."""
+"""One file as a job meets it: what worker processes do with a file, and what they bring back."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lib.durable import sha256_of
 from lib.errors import UnreadableFilmError
-from lib.radiograph import read_grey
+from lib.radiograph import NOT_MEASURED, Measurements, measure, read_grey
 
 THUMBNAIL_SIDE = 32  # pixels
 _NOTHING = np.empty(0, np.uint8)
@@ -53,7 +55,7 @@ class Reader:
         """Decode, measure. Whatever is wrong with the file is said in `error`."""
         before = Stamp.of(path)
         try:
-            if self.within and path.is_symlink() and not path.resolve().is_relative_to(self.within):
+            if self.within and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.within):
                 raise UnreadableFilmError("link leads out of the input folder and is not followed")
             grey = read_grey(path, self.side)
         except UnreadableFilmError as error:
@@ -66,6 +68,30 @@ class Reader:
 def lost(path: Path, reason: str) -> Film:
     """The film whose reader did not come back."""
     return Film(path, reason, stamp=Stamp.of(path))
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the ingest job wants to know of a film, or why it cannot be read."""
+
+    measured: Measurements = NOT_MEASURED
+    sha256: str = ""
+    bytes: int = 0
+    problem: str = ""
+
+
+def examine(path: Path) -> Examination:
+    """Hash, decode and measure a copy that the ingest job made."""
+    digest, size = sha256_of(path), path.stat().st_size
+    try:
+        return Examination(measure(path), digest, size)
+    except UnreadableFilmError as error:
+        return Examination(NOT_MEASURED, digest, size, str(error))
+
+
+def unexamined(path: Path, reason: str) -> Examination:
+    """The examination whose process did not come back."""
+    return Examination(NOT_MEASURED, sha256_of(path), path.stat().st_size, reason)
 
 
 def thumbnail_of(grey: np.ndarray) -> np.ndarray:
