@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.names import from_cell, to_cell
 from lib.radiograph import find_files
+from lib.reading import Stamp
 
 if TYPE_CHECKING:
     from lib.calibration import Judge
@@ -82,19 +84,14 @@ def predict_batch(
     from lib.calibration import Judge
     from lib.inference import Predictor
     from lib.journal import Journal
-    from lib.reading import Stamp
     from lib.seen import Seen
 
     cores = cpu.usable_cores(cpus)
     folder = model or runs_dir / "model"
     with ExitStack() as held:
-        held.enter_context(
-            durable.lock(output.parent, f"the table {output.name}", durable.hidden_neighbour(output, "lock").name)
-        )
+        held.enter_context(durable.lock_of(output))
         if incremental:
-            held.enter_context(
-                durable.lock(incremental.parent, f"{incremental}", durable.hidden_neighbour(incremental, "lock").name)
-            )
+            held.enter_context(durable.lock_of(incremental))
         root, names, passed_over = _inputs(input, [path for path in (output, explain, report, incremental) if path])
         predictor = Predictor(folder, precision, cores, workers or cores, file_timeout)
         card = predictor.card
@@ -102,38 +99,26 @@ def predict_batch(
             raise JobError(
                 f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
             )
-        judge = Judge.of(folder, card.calibration)
-        if operating_point:
-            judge.require_threshold(operating_point)
+        rows = _Rows(card, Judge.of(folder, card.calibration), operating_point, review_below, explain)
         seen = Seen(incremental) if incremental else None
-        known = len(names)
-        names = seen.unseen(root, names, workers or cores) if seen else names
-        columns = ["path", "prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
-        columns += ["needs_review", "reasons", "outside_lungs", "error", "model"]
+        new = seen.unseen(root, names, workers or cores) if seen else names
         belongs_to = {
             "model": durable.sha256_of(folder / "model.json"),
             "precision": predictor.precision,
             "operating_point": operating_point,
             "review_below": review_below,
-            "columns": columns,
+            "columns": rows.columns,
         }
-        map_of = (lambda name: explain / f"{name}.png") if explain else None
-
-        def is_current(name: str, stamp: Stamp) -> bool:
-            return Stamp.of(root / name) == stamp and (map_of is None or map_of(name).exists())
-
-        with Journal(output, columns, names, belongs_to) as journal:
-            taken_over = journal.open(resume, is_current)
+        with Journal(output, rows.columns, new, belongs_to) as journal:
+            taken_over = journal.open(resume, lambda name, stamp: rows.is_current(name, root / name, stamp))
             if taken_over:
-                console.say(f"an interrupted run left {taken_over} of {len(names)} rows; going on from there.")
-            todo = list(journal.missing())
-            answers = predictor.predict((root / names[number] for number in todo), None if input.is_file() else root.resolve())
-            for number, answer in zip(todo, console.track(answers, "films", len(todo)), strict=True):
-                row = _csv_row(names[number], answer, card, judge, operating_point, review_below)
-                if map_of and row["prediction"]:
-                    _draw_map(map_of(names[number]), answer, card, row["prediction"])
-                journal.add(number, answer.film.stamp, row)
-            journal.publish(keep=bool(seen))
+                console.say(f"an interrupted run left {taken_over} of {len(new)} rows; going on from there.")
+            missing = journal.missing()
+            files = (root / new[number] for number in missing)
+            answers = predictor.predict(files, within=None if input.is_file() else root.resolve())
+            for number, answer in zip(missing, console.track(answers, "films", len(missing)), strict=True):
+                journal.add(number, answer.film.stamp, rows.of(new[number], answer))
+            journal.publish(keep=incremental is not None)
             if seen:
                 seen.record(root)
             journal.remove()
@@ -141,7 +126,7 @@ def predict_batch(
         if report:
             _write_report(report, output, counts, root, predictor)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
-    summary += f"; {known - len(names)} films were seen before" if known > len(names) else ""
+    summary += f"; {len(names) - len(new)} films were seen before" if len(names) > len(new) else ""
     summary += f"; {passed_over} hidden or operating-system files are not counted" if passed_over else ""
     console.say(f"{output}: {counts['rows']} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
@@ -165,25 +150,49 @@ def _inputs(given: Path, own: Sequence[Path]) -> tuple[Path, list[str], int]:
     )
 
 
-def _csv_row(
-    name: str, answer: "Prediction", card: "ModelCard", judge: "Judge", positive: str, review_below: float
-) -> dict[str, Any]:
-    from lib.explain import share_outside_lungs
+@dataclass(frozen=True)
+class _Rows:
+    """How an answer becomes a row of the table."""
 
-    reasons = judge.reasons(answer, card.classes, positive)
-    row: dict[str, Any] = {"path": to_cell(name), "prediction": "", "error": to_cell(answer.film.error), "model": card.name}
-    if answer.probabilities is not None:
-        best = judge.choose(answer.probabilities, card.classes, positive)
-        confidence = float(answer.probabilities[best])
-        if confidence < review_below:
-            reasons.append(f"low confidence: below {review_below:g}")
-        row |= {
-            "prediction": card.classes[best],
-            "confidence": f"{confidence:.6f}",
-            **{f"prob_{name}": f"{answer.probabilities[index]:.6f}" for index, name in enumerate(card.classes)},
-            "outside_lungs": f"{share_outside_lungs(answer.maps, best):.3f}",
-        }
-    return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
+    card: "ModelCard"
+    judge: "Judge"
+    operating_point: str
+    review_below: float
+    explain: Path | None
+
+    def __post_init__(self) -> None:
+        if self.operating_point:
+            self.judge.require_threshold(self.operating_point)
+
+    @property
+    def columns(self) -> list[str]:
+        answer = ["prediction", "confidence", *(f"prob_{name}" for name in self.card.classes)]
+        return ["path", *answer, "needs_review", "reasons", "outside_lungs", "error", "model"]
+
+    def of(self, name: str, answer: "Prediction") -> dict[str, Any]:
+        """The row; the film's map is drawn as well, where one is wanted."""
+        from lib.explain import share_outside_lungs
+
+        classes, chances = self.card.classes, answer.probabilities
+        reasons = self.judge.reasons(answer, classes, self.operating_point)
+        row: dict[str, Any] = {"path": to_cell(name), "error": to_cell(answer.film.error), "model": self.card.name}
+        if chances is not None:
+            best = self.judge.choose(chances, classes, self.operating_point)
+            if chances[best] < self.review_below:
+                reasons.append(f"low confidence: below {self.review_below:g}")
+            row |= {f"prob_{name}": f"{chance:.6f}" for name, chance in zip(classes, chances, strict=True)}
+            row |= {"prediction": classes[best], "confidence": f"{chances[best]:.6f}"}
+            row["outside_lungs"] = f"{share_outside_lungs(answer.maps, best):.3f}"
+            if self.explain:
+                _draw_map(self._map(name), answer, best)
+        return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
+
+    def is_current(self, name: str, path: Path, stamp: Stamp) -> bool:
+        """Whether a row that an interrupted run wrote when the file had this stamp can stay."""
+        return Stamp.of(path) == stamp and (self.explain is None or self._map(name).exists())
+
+    def _map(self, name: str) -> Path:
+        return (self.explain or Path()) / f"{name}.png"
 
 
 def _table_rows(table: Path) -> Iterator[dict[str, Any]]:
@@ -216,8 +225,8 @@ def _write_report(report: Path, table: Path, counts: Mapping[str, int], root: Pa
     write_triage(report, rows, counts, predictor.card)
 
 
-def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: str) -> None:
-    """The film as the model sees it, and beside it the same film with the evidence for the answer."""
+def _draw_map(path: Path, answer: "Prediction", number: int) -> None:
+    """The film as the model sees it, and beside it the same film with the evidence for class `number`."""
     import io
 
     import numpy as np
@@ -226,7 +235,7 @@ def _draw_map(path: Path, answer: "Prediction", card: "ModelCard", predicted: st
     from lib.explain import overlay
 
     grey = answer.film.grey
-    over = overlay(grey, answer.maps, card.classes.index(predicted))
+    over = overlay(grey, answer.maps, number)
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), np.asarray(over)])).save(buffer, "PNG")
     with durable.whole_file(path) as file:

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,6 +152,11 @@ def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def lock_of(file: Path) -> AbstractContextManager[None]:
+    """The lock of one file that is about to be written."""
+    return lock(file.parent, file.name, hidden_neighbour(file, "lock").name)
 
 
 def sweep(folder: Path) -> None:

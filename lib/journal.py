@@ -69,9 +69,9 @@ class Journal:
             self._flush()
         return sum(offset >= 0 for offset in self._offsets)
 
-    def missing(self) -> Iterator[int]:
+    def missing(self) -> Sequence[int]:
         """Numbers of the names that have no row yet."""
-        return (number for number, offset in enumerate(self._offsets) if offset < 0)
+        return array("q", (number for number, offset in enumerate(self._offsets) if offset < 0))
 
     def add(self, number: int, stamp: Stamp, row: Mapping[str, Any]) -> None:
         """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two seconds of rows."""

@@ -26,7 +26,7 @@ def _fill(table: Path, numbers: list[int], belongs_to: dict[str, str] = OURS, er
 def _finish(table: Path, is_current: Callable[[str, Stamp], bool] = lambda *_: True) -> tuple[int, list[str]]:
     with Journal(table, COLUMNS, NAMES, OURS) as journal:
         taken_over = journal.open(True, is_current)
-        for number in list(journal.missing()):
+        for number in journal.missing():
             journal.add(number, Stamp(1, 2), {"path": NAMES[number], "prediction": f"B{number}", "error": ""})
         journal.publish()
         journal.remove()

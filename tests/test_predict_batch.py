@@ -171,7 +171,7 @@ def test_a_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest
 
 def test_a_second_run_to_the_same_table_is_turned_away(chain: Path, tmp_path: Path) -> None:
     film(tmp_path / "in" / "a.png")
-    with durable.lock(tmp_path, "x.csv", name=".x.csv.lock"):
+    with durable.lock_of(tmp_path / "x.csv"):
         assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 75
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
 
