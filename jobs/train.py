@@ -331,8 +331,9 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
     views = plan.views or fitting
     if views and views * per_view > room:
         raise JobError(
-            f"--views {views} needs {views * per_view / 1e9:.1f} GB in {frozen.folder.parent}, {max(room, 0) / 1e9:.1f} GB may "
-            "be used. Give --views auto, a larger --cache_gb, or --cache off."
+            f"{views} views per film need {views * per_view / 1e6:.0f} MB in {frozen.folder.parent}, "
+            f"{max(room, 0) / 1e6:.0f} MB may be used. Free some space, or give fewer --views, a larger --cache_gb or --cache off. An interrupted run that "
+            "had chosen this number is given up with --restart."
         )
     if not views:
         console.say(

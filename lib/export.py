@@ -7,7 +7,9 @@ Equalization and Bias Correction", ICCV 2019, here measured on films).
 """
 
 import copy
+import errno
 import json
+import os
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -131,11 +133,21 @@ def _explained(graph: Any) -> Any:
     return ov.Model(outputs, graph.get_parameters(), "model")
 
 
+def _save(model: Any, path: Path) -> None:
+    """ov.save_model, which says nothing of use when the disk is full."""
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free < 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
 def _write_graphs(folder: Path, exact: Any, rounded: Any, layers: list[Any], calibration: Sequence[np.ndarray]) -> None:
     """Write `exact` as the fp32 graph and `rounded`, with the biases of `layers` corrected, as the one for bfloat16."""
-    ov.save_model(exact, folder / "fp32.xml", compress_to_fp16=False)
+    _save(exact, folder / "fp32.xml")
     _correct_biases(rounded, layers, calibration)
-    ov.save_model(rounded, folder / "bf16.xml", compress_to_fp16=False)
+    _save(rounded, folder / "bf16.xml")
     _keep_in_fp32(folder / "bf16.xml")
 
 

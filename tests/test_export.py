@@ -151,3 +151,15 @@ def test_a_sample_is_spread_over_the_sorted_films() -> None:
     assert export.sample(range(10), 4) == [0, 3, 6, 9]
     assert export.sample(range(3), 10) == [0, 1, 2]
     assert export.sample([], 10) == []
+
+
+def test_a_full_disk_is_named_and_not_a_stream_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(export.ov, "save_model", fail)
+    with pytest.raises(RuntimeError, match="iostream"):
+        export._save(None, tmp_path / "fp32.xml")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="No space left"):
+        export._save(None, tmp_path / "fp32.xml")

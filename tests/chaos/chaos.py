@@ -34,6 +34,7 @@ LITE0 = ["--backbone", "efficientnet_lite0"]
 # Exit codes that a fault may cause; the negative ones where a signal came before the job could mind it.
 TAKES_UP = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT, 1, 75}
 DONE = (0, 3)
+KINDS = ("kill", "sigterm", "sigint", "death_of_a_process", "full_disk", "little_memory", "clock_jump", "second_copy")
 MOST_RUNS = 12  # of one job in one round
 
 
@@ -53,8 +54,8 @@ class Project:
         return {
             "ingest": ["ingest", "--dataset", f"folder:{self.films}", *LITE0, *data],
             "split": ["split", "--val_fraction", "0.2", "--test_fraction", "0.2", *data],
-            "train a": ["train", "--phase", "a", "--epochs", "3", *LITE0, *both],
-            "train b": ["train", "--phase", "b", "--epochs", "3", *LITE0, *both],
+            "train a": ["train", "--phase", "a", "--epochs", "3", "--views", "3", *LITE0, *both],
+            "train b": ["train", "--phase", "b", "--epochs", "3", "--views", "3", *LITE0, *both],
             "evaluate": ["evaluate", *both],
             "predict_batch": ["predict_batch", "--input", str(self.inbox), "--output", table, *runs],
         }
@@ -197,89 +198,90 @@ def _memory_group(limit: int) -> Path | None:
 def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
     """Run `rounds` rounds; exit 1 when anything that was left differs from what the undisturbed chain left."""
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-chaos-"))
-    films, inbox = parent / "films", parent / "inbox"
-    phantom.write_films(films, FILMS, seed=seed, threads=2)
-    inbox.mkdir()
-    pictures = sorted(path for path in films.rglob("*") if path.is_file())
+    calm = Project(parent / "calm", parent / "films", parent / "inbox")
+    _make_films(calm, seed)
+    wanted = _undisturbed(calm)
+    console.say("undisturbed: " + ", ".join(f"{job} {seconds:.1f} s" for job, seconds in calm.durations.items()))
+    found = Findings()
+    for number in range(rounds):
+        _round(number, Project(parent / f"round{number}", calm.films, calm.inbox, calm.durations), wanted, seed, found)
+        expected, seen = (_rows(folder / "out" / "today.csv") for folder in (calm.root, parent / f"round{number}"))
+        found.expected, found.rows = found.expected + len(expected), found.rows + len(set(expected) & set(seen))
+        console.say(f"round {number}: {found.injected.total()} faults so far, {len(found.differences)} differences")
+    console.table("faults injected", ("fault", "times"), sorted(found.injected.items()))
+    console.say("exit codes of disturbed runs: " + ", ".join(f"{code}: {n}" for code, n in sorted(found.codes.items())))
+    console.say(f"rows expected {found.expected}, found {found.rows}, lost {found.expected - found.rows}")
+    for difference in found.differences:
+        console.fail(difference)
+    for number in range(rounds):
+        if os.path.ismount(parent / f"round{number}") and not found.differences:
+            subprocess.run(["umount", parent / f"round{number}"], check=True)
+    console.say(f"logs: {parent}" if found.differences else "everything is as the undisturbed chain left it")
+    sys.exit(1 if found.differences else 0)
+
+
+@dataclass
+class Findings:
+    """What the rounds brought."""
+
+    injected: Counter[str] = field(default_factory=Counter)
+    codes: Counter[int] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+    expected: int = 0  # rows of all tables
+    rows: int = 0
+
+
+def _make_films(project: Project, seed: int) -> None:
+    phantom.write_films(project.films, FILMS, seed=seed, threads=2)
+    project.inbox.mkdir()
+    pictures = sorted(path for path in project.films.rglob("*") if path.is_file())
     for copy in range(10):
         for number, path in enumerate(pictures):
-            shutil.copy(path, inbox / f"{copy}-{number:03}{path.suffix}")
-    calm = Project(parent / "calm", films, inbox)
-    calm.root.mkdir()
-    wanted = {}
-    for job in calm.commands():
+            shutil.copy(path, project.inbox / f"{copy}-{number:03}{path.suffix}")
+
+
+def _undisturbed(project: Project) -> dict[str, dict[str, str]]:
+    project.root.mkdir()
+    for job in project.commands():
         began = time.monotonic()
-        code = calm.start(job).wait(600)
+        code = project.start(job).wait(600)
         if code not in DONE:
-            sys.exit(f"undisturbed, {job} ended with {code}: see {calm.root / 'log.txt'}")
-        calm.durations[job] = time.monotonic() - began
-        wanted[job] = calm.left(job)
-    console.say("undisturbed: " + ", ".join(f"{job} {seconds:.1f} s" for job, seconds in calm.durations.items()))
-    injected: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
-    differences = []
-    rows_expected = rows_found = 0
-    for number in range(rounds):
-        dice = random.Random(f"{seed} {number}")
-        project = Project(parent / f"round{number}", films, inbox, calm.durations)
-        project.root.mkdir()
-        mounted = (
-            os.getuid() == 0
-            and not subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", str(project.root)], check=False, capture_output=True
-            ).returncode
-        )
-        faults = Faults(project, dice)
-        for job in project.commands():
-            kinds = [
-                "kill",
-                "sigterm",
-                "sigint",
-                "death_of_a_process",
-                "full_disk",
-                "little_memory",
-                "clock_jump",
-                "second_copy",
-            ]
-            for kind in dice.sample(kinds, 3):
-                do: Callable[[str], int | None] = getattr(faults, kind)
-                code = do(job)
-                if code is None:
-                    injected[f"{kind} (not possible here)"] += 1
-                    continue
-                injected[kind] += 1
-                codes[f"{code}"] += 1
-                if code not in (*DONE, *TAKES_UP):
-                    differences.append(f"round {number}, {job}, {kind}: ended with {code}")
-            for _ in range(MOST_RUNS):
-                if (code := project.start(job).wait(600)) in DONE:
-                    break
-            else:
-                differences.append(f"round {number}, {job}: does not end any more, exit {code}")
-            found = project.left(job)
-            differences += [
-                f"round {number}, {job}: {path} differs"
-                for path in {*wanted[job], *found}
-                if wanted[job].get(path) != found.get(path)
-            ]
-        expected, seen = _rows(calm.root / "out" / "today.csv"), _rows(project.root / "out" / "today.csv")
-        rows_expected, rows_found = rows_expected + len(expected), rows_found + len(set(expected) & set(seen))
-        leftovers = [path for path in project.root.rglob(".*.partial")]
-        differences += [f"round {number}: {path} is left over" for path in leftovers]
-        console.say(f"round {number}: {sum(injected.values())} faults so far, {len(differences)} differences")
-        log = (project.root / "log.txt").read_text(errors="replace")
-        if any("resource_tracker" not in trace[:200] for trace in log.split("Traceback")[1:]):  # Python's own, when killed
-            differences.append(f"round {number}: a traceback in the log")
-        shutil.copy(project.root / "log.txt", parent / f"round{number}.log")
-        if mounted and not differences:
-            subprocess.run(["umount", str(project.root)], check=True)
-    console.table("faults injected", ("fault", "times"), sorted(injected.items()))
-    console.say("exit codes of disturbed runs: " + ", ".join(f"{code}: {times}" for code, times in sorted(codes.items())))
-    console.say(f"rows expected {rows_expected}, found {rows_found}, lost {rows_expected - rows_found}")
-    for difference in differences:
-        console.fail(difference)
-    console.say(f"logs: {parent}" if differences else "everything is as the undisturbed chain left it")
-    sys.exit(1 if differences else 0)
+            sys.exit(f"undisturbed, {job} ended with {code}: see {project.root / 'log.txt'}")
+        project.durations[job] = time.monotonic() - began
+    return {job: project.left(job) for job in project.commands()}
+
+
+def _round(number: int, project: Project, wanted: dict[str, dict[str, str]], seed: int, found: Findings) -> None:
+    dice = random.Random(f"{seed} {number}")
+    project.root.mkdir()
+    if os.getuid() == 0:  # a small file system of its own, to fill it up
+        command = ["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(project.root)]
+        subprocess.run(command, check=False, capture_output=True)
+    faults = Faults(project, dice)
+    for job in project.commands():
+        for kind in dice.sample(KINDS, 3):
+            inject: Callable[[str], int | None] = getattr(faults, kind)
+            code = inject(job)
+            if code is None:
+                found.injected[f"{kind} (not possible here)"] += 1
+                continue
+            found.injected[kind] += 1
+            found.codes[code] += 1
+            if code not in (*DONE, *TAKES_UP):
+                found.differences.append(f"round {number}, {job}, {kind}: ended with {code}")
+        for _ in range(MOST_RUNS):
+            if (code := project.start(job).wait(600)) in DONE:
+                break
+        else:
+            found.differences.append(f"round {number}, {job}: does not end any more, exit {code}")
+        left = project.left(job)
+        changed = [path for path in {*wanted[job], *left} if wanted[job].get(path) != left.get(path)]
+        found.differences += [f"round {number}, {job}: {path} differs" for path in changed]
+    for path in (*project.root.rglob(".*.partial"), *project.root.rglob(".*.journal")):
+        found.differences.append(f"round {number}: {path} is left over")
+    log = (project.root / "log.txt").read_text(errors="replace")
+    if any("resource_tracker" not in trace[:200] for trace in log.split("Traceback")[1:]):  # Python's own, when killed
+        found.differences.append(f"round {number}: a traceback in the log")
 
 
 def long(films: int = 100_000, seconds: float = 8.0, seed: int = 0, folder: str = "") -> None:
