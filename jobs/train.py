@@ -332,8 +332,8 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
     if views and views * per_view > room:
         raise JobError(
             f"{views} views per film need {views * per_view / 1e6:.0f} MB in {frozen.folder.parent}, "
-            f"{max(room, 0) / 1e6:.0f} MB may be used. Free some space, or give fewer --views, a larger --cache_gb or --cache off. An interrupted run that "
-            "had chosen this number is given up with --restart."
+            f"{max(room, 0) / 1e6:.0f} MB may be used. Free some space, or give fewer --views, a larger --cache_gb or "
+            "--cache off. An interrupted run that had chosen this number is given up with --restart."
         )
     if not views:
         console.say(

@@ -160,6 +160,7 @@ def test_a_full_disk_is_named_and_not_a_stream_that_failed(tmp_path: Path, monke
     monkeypatch.setattr(export.ov, "save_model", fail)
     with pytest.raises(RuntimeError, match="iostream"):
         export._save(None, tmp_path / "fp32.xml")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))  # type: ignore[attr-defined]
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(OSError, match="No space left"):
         export._save(None, tmp_path / "fp32.xml")

@@ -247,11 +247,10 @@ def test_setup_names_library_and_cpu() -> None:
     assert "openvino" in inference.numeric_setup()
 
 
-def test_what_the_cache_holds_already_may_stay_on_a_disk_that_has_become_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_activations_on_the_disk_may_stay_when_it_has_become_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "cache" / "key"
     own.mkdir(parents=True)
     (own / "train_001_cut.f16").write_bytes(b"0" * 5000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))  # type: ignore[attr-defined]
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert make_room(own.parent, own, 0) == 5000
