@@ -133,6 +133,7 @@ def evaluate(
 
 def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is not used."""
+    cli.import_torch()
     from lib import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)

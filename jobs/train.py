@@ -94,6 +94,7 @@ def train(
         python -m jobs.train --phase b --epochs 12 --lr 5e-5
         python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
     """
+    cli.import_torch()
     from lib import checkpoints, features, training
 
     cells = training.with_phase_defaults(

@@ -7,6 +7,7 @@ annotation, and Fire receives nothing but flags that are known to be right.
 
 import difflib
 import errno
+import importlib
 import inspect
 import os
 import signal
@@ -329,6 +330,12 @@ def stops_held_back() -> Iterator[Callable[[], None]]:
         for number, handler in before.items():
             signal.signal(number, handler)
     raise_if_stopped()
+
+
+def import_torch() -> None:
+    """Import PyTorch for the first time. A signal whose handler raises in the middle of that would abort the process."""
+    with stops_held_back():
+        importlib.import_module("torch")
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

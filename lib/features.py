@@ -240,7 +240,7 @@ def make_room(root: Path, keep: Path, wanted_gb: float) -> int:
     """Bytes that the folder `keep` may take of the cache `root`: `wanted_gb`, or half of the disk's free space for 0.
 
     Activations of other data, weights or settings are deleted, those unused for longest first, as far as they are in the way.
-    Activations that lie in `keep` may stay.
+    With 0, activations that lie in `keep` may stay on a disk that has become full since.
     """
     durable.make_folder(keep)
     os.utime(keep)
@@ -253,8 +253,8 @@ def make_room(root: Path, keep: Path, wanted_gb: float) -> int:
         oldest = others.pop(0)
         shutil.rmtree(oldest, ignore_errors=True)
         del sizes[oldest]
-    shelves = sum(path.stat().st_size for path in keep.glob("*.f16"))
-    return max(shelves, limit - sum(sizes[path] for path in others))
+    kept = 0 if wanted_gb else sum(path.stat().st_size for path in keep.glob("*.f16"))
+    return max(kept, limit - sum(sizes[path] for path in others))
 
 
 def _size(folder: Path) -> int:

@@ -13,7 +13,7 @@ import pytest
 from jobs import evaluate, ingest, predict_batch, split, train
 from lib import cli
 from lib.cli import Flag, Setting
-from lib.errors import JobError, LockedError
+from lib.errors import JobError, LockedError, StoppedBySignal
 from tests.conftest import environment, run
 
 SIZE = Setting("how large", env="CXR_TEST_SIZE", default=1, at_least=1)
@@ -223,3 +223,16 @@ def test_signals_end_a_job_with_their_code(tmp_path: Path, number: int, code: in
     assert process.returncode == code
     assert "stopped by signal" in error
     assert "Traceback" not in error
+
+
+def test_a_signal_does_not_interrupt_the_import_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def import_module(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ended.append(name)
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    with pytest.raises(StoppedBySignal):
+        cli.import_torch()
+    assert ended == ["torch"]
