@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def ingest(
     phantom_films: Annotated[int, Flag("how many films to draw for --dataset phantom", at_least=30)] = 360,
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
+    max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -68,7 +70,8 @@ def ingest(
         reusable = {origin: known[origin] for origin in unchanged if known[origin].status == "ok"}
         fresh = [film for film in found if film.origin not in reusable and film.origin not in refused]
         copies = (staging / names[film.origin] for film in fresh)
-        measured = map_isolated(examine, unexamined, copies, threads, file_timeout)
+        look = partial(examine, max_pixels=int(1e6 * max_megapixels))
+        measured = map_isolated(look, unexamined, copies, threads, file_timeout)
         seen = dict(zip((film.origin for film in fresh), console.track(measured, "measuring films", len(fresh)), strict=True))
         records = [
             reusable[film.origin]

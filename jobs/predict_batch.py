@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import cli, console, cpu, durable, settings
+from lib import cli, console, cpu, dicom, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.names import from_cell, to_cell
 from lib.radiograph import find_files
-from lib.reading import Stamp
+from lib.reading import Reader, Stamp
 
 if TYPE_CHECKING:
     from lib.calibration import Judge
@@ -49,6 +49,10 @@ def predict_batch(
         Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
     ] = None,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    dicom_tags: Annotated[
+        tuple[str, ...], Flag("header fields of DICOM files to add as columns; none unless asked", placeholder="KEYWORD,…")
+    ] = (),
+    max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
@@ -78,6 +82,7 @@ def predict_batch(
         raise UsageError(f"--output {output}: the table is written as CSV, give a name that ends in .csv.")
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
+    dicom.check_keywords(dicom_tags)
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
 
@@ -99,7 +104,7 @@ def predict_batch(
             raise JobError(
                 f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
             )
-        rows = _Rows(card, Judge.of(folder, card.calibration), operating_point, review_below, explain)
+        rows = _Rows(card, Judge.of(folder, card.calibration), operating_point, review_below, explain, dicom_tags)
         seen = Seen(incremental) if incremental else None
         new = seen.unseen(root, names, workers or cores) if seen else names
         belongs_to = {
@@ -115,7 +120,8 @@ def predict_batch(
                 console.say(f"an interrupted run left {taken_over} of {len(new)} rows; going on from there.")
             missing = journal.missing()
             files = (root / new[number] for number in missing)
-            answers = predictor.predict(files, within=None if input.is_file() else root.resolve())
+            reader = Reader(card.input_side, int(1e6 * max_megapixels), None if input.is_file() else root.resolve(), dicom_tags)
+            answers = predictor.predict(files, reader)
             for number, answer in zip(missing, console.track(answers, "films", len(missing)), strict=True):
                 journal.add(number, answer.film.stamp, rows.of(new[number], answer))
             journal.publish(keep=incremental is not None)
@@ -159,6 +165,7 @@ class _Rows:
     operating_point: str
     review_below: float
     explain: Path | None
+    tags: Sequence[str]
 
     def __post_init__(self) -> None:
         if self.operating_point:
@@ -167,7 +174,7 @@ class _Rows:
     @property
     def columns(self) -> list[str]:
         answer = ["prediction", "confidence", *(f"prob_{name}" for name in self.card.classes)]
-        return ["path", *answer, "needs_review", "reasons", "outside_lungs", "error", "model"]
+        return ["path", *answer, "needs_review", "reasons", "outside_lungs", "error", "model", *self.tags]
 
     def of(self, name: str, answer: "Prediction") -> dict[str, Any]:
         """The row; the film's map is drawn as well, where one is wanted."""
@@ -185,6 +192,7 @@ class _Rows:
             row["outside_lungs"] = f"{share_outside_lungs(answer.maps, best):.3f}"
             if self.explain:
                 _draw_map(self._map(name), answer, best)
+        row |= {keyword: to_cell(value) for keyword, value in answer.film.tags.items()}
         return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
 
     def is_current(self, name: str, path: Path, stamp: Stamp) -> bool:

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from lib import dicom
 from lib.errors import UnreadableFilmError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
-MAX_PIXELS = 200_000_000  # a 14k x 14k film; anything larger is refused by its header, before decoding
+MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
@@ -41,37 +42,48 @@ class Measurements:
 NOT_MEASURED = Measurements(0, 0, "", "", 0.0, 0.0, 0.0)
 
 
-def read_grey(path: Path, side: int) -> np.ndarray:
+def read_grey(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a film to `(side, side) uint8`, 0 black to 255 white.
 
     Colour is dropped: a tint tells which hospital photographed its films, not what the lungs look like. The aspect
     ratio is given up as well, since half of the public films come already squeezed to a square.
 
     Raises:
-        UnreadableFilmError: not an image, truncated, too large, several frames.
+        UnreadableFilmError: not an image, truncated, too large, several frames; a DICOM file that is no chest film.
     """
-    with _opened(path) as image:
-        return np.asarray(_decode(image, side).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    with _explained(path):
+        if _is_dicom(path):
+            image = Image.fromarray(dicom.read(path, max_pixels)[0])
+            return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+        with _opened(path, max_pixels) as image:
+            return np.asarray(_decode(image, side).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
-def measure(path: Path) -> Measurements:
+def measure(path: Path, max_pixels: int = MAX_PIXELS) -> Measurements:
     """Open and decode a film; its size and mode as stored, a perceptual hash, tint, brightness and contrast.
 
     Raises:
         UnreadableFilmError: as `read_grey`.
     """
-    with _opened(path) as image:
-        (width, height), mode = image.size, image.mode
-        grey = _decode(image, 8 * DHASH_SIDE)
+    with _explained(path):
+        if _is_dicom(path):
+            levels, bits = dicom.read(path, max_pixels)
+            grey, mode = Image.fromarray(levels), "L" if bits <= 8 else "I;16"
+            (width, height), tint = grey.size, 0.0
+        else:
+            with _opened(path, max_pixels) as image:
+                (width, height), mode = image.size, image.mode
+                grey = _decode(image, 8 * DHASH_SIDE)
+            tint = _tint(path, mode, max_pixels)
         levels = np.asarray(grey.resize((8 * DHASH_SIDE,) * 2, Image.Resampling.BOX, reducing_gap=2.0))
         shown = round(float(levels.mean()), 2), round(float(levels.std()), 2)
-        return Measurements(width, height, mode, dhash(grey), _tint(path, mode), *shown)
+        return Measurements(width, height, mode, dhash(grey), tint, *shown)
 
 
-def _tint(path: Path, mode: str) -> float:
+def _tint(path: Path, mode: str, max_pixels: int) -> float:
     if mode in ("L", "1", "LA") or mode.startswith(("I", "F")):
         return 0.0
-    with _opened(path) as image:
+    with _opened(path, max_pixels) as image:
         if image.format == "JPEG":
             image.draft("RGB", (32, 32))
         small = image.convert("RGB").resize((32, 32), Image.Resampling.BOX)
@@ -90,32 +102,41 @@ def dhash(image: Image.Image) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile]:
-    """Open a film and check its header. Whatever a hostile file makes the decoders raise becomes one kind of error."""
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a hostile file makes the decoders raise becomes one kind of error."""
     try:
         if not path.is_file():
             raise UnreadableFilmError(describe_non_file(path))
         if path.stat().st_size == 0:
             raise UnreadableFilmError("file is empty")
-        with Image.open(path, formats=FORMATS) as image:
-            _check_header(image)
-            yield image
+        yield
     except UnreadableFilmError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableFilmError(_describe_stranger(path)) from None
+        raise UnreadableFilmError(f"not an image in a known format (DICOM, {', '.join(FORMATS)})") from None
+    except MemoryError:
+        raise UnreadableFilmError("decoding it takes more memory than a film needs") from None
     except Exception as error:  # struct.error, SyntaxError, TypeError …: decoders meet damage in many ways
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UnreadableFilmError(f"damaged or unreadable: {reason or type(error).__name__}") from error
 
 
-def _check_header(image: ImageFile) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in ("JPEG", "MPO"):
-        raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return dicom.is_dicom(file.read(dicom.HEAD))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
+    """Open a film and check its header."""
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format not in ("JPEG", "MPO"):
+            raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
+        yield image
 
 
 def describe_non_file(path: Path) -> str:
@@ -123,14 +144,6 @@ def describe_non_file(path: Path) -> str:
     if path.is_dir():
         return "link to a folder is not followed" if path.is_symlink() else "folder cannot be read"
     return "not a regular file" if path.exists() else "file not found (or a broken link)"
-
-
-def _describe_stranger(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(132)
-    if head[128:132] == b"DICM":
-        return "DICOM is not read yet; export it as PNG or JPEG"
-    return f"not an image in a known format ({', '.join(FORMATS)})"
 
 
 def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
@@ -195,7 +208,7 @@ def find_files(root: Path) -> tuple[list[Path], int]:
     found: list[Path] = []
     passed_over = 0
     for path in _walk(root):
-        if path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
+        if path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini", "dicomdir"):
             passed_over += 1
         else:
             found.append(path)

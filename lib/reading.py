@@ -1,12 +1,14 @@
 """One file as a job meets it: what worker processes do with a file, and what they bring back."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lib import dicom
 from lib.durable import sha256_of
 from lib.errors import UnreadableFilmError
 from lib.radiograph import NOT_MEASURED, Measurements, measure, read_grey
@@ -42,6 +44,7 @@ class Film:
     thumbnail: np.ndarray = field(default_factory=lambda: _NOTHING)  # (32, 32) uint8
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
     stamp: Stamp = Stamp()
+    tags: Mapping[str, str] = field(default_factory=dict)  # of a DICOM header, as asked for
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,23 @@ class Reader:
     """Reads one film after the other; a picklable function for worker processes."""
 
     side: int  # pixels
+    max_pixels: int
     within: Path | None = None  # resolved folder that links must not lead out of
+    tags: tuple[str, ...] = ()  # keywords of the DICOM header
 
     def __call__(self, path: Path) -> Film:
         """Decode, measure. Whatever is wrong with the file is said in `error`."""
         before = Stamp.of(path)
+        if self.within and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.within):
+            return Film(path, "link leads out of the input folder and is not followed", stamp=before)
+        tags = dicom.tags(path, self.tags) if self.tags else {}
         try:
-            if self.within and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.within):
-                raise UnreadableFilmError("link leads out of the input folder and is not followed")
-            grey = read_grey(path, self.side)
+            grey = read_grey(path, self.side, self.max_pixels)
         except UnreadableFilmError as error:
-            return Film(path, str(error), stamp=before)
+            return Film(path, str(error), stamp=before, tags=tags)
         if Stamp.of(path) != before:
             return Film(path, "changed while it was read: is it still being copied?", stamp=before)
-        return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before)
+        return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before, tags)
 
 
 def lost(path: Path, reason: str) -> Film:
@@ -80,11 +86,11 @@ class Examination:
     problem: str = ""
 
 
-def examine(path: Path) -> Examination:
+def examine(path: Path, max_pixels: int) -> Examination:
     """Hash, decode and measure a copy that the ingest job made."""
     digest, size = sha256_of(path), path.stat().st_size
     try:
-        return Examination(measure(path), digest, size)
+        return Examination(measure(path, max_pixels), digest, size)
     except UnreadableFilmError as error:
         return Examination(NOT_MEASURED, digest, size, str(error))
 

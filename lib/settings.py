@@ -51,8 +51,28 @@ PRECISION = Setting(
     default="auto",
 )
 
+MAX_MEGAPIXELS = Setting(
+    "millions of pixels from which a file is refused by its header",
+    above=0,
+    placeholder="X",
+    env="MAX_MEGAPIXELS",
+    default=200.0,
+)
 FILE_TIMEOUT = Setting(
     "seconds after which a file that cannot be decoded is given up", above=0, placeholder="X", env="FILE_TIMEOUT", default=20.0
 )
 
-SETTINGS = (DATA_DIR, RUNS_DIR, DATASET, BACKBONE, WEIGHTS, SEED, CPUS, WORKERS, CACHE_GB, PRECISION, FILE_TIMEOUT)
+SETTINGS = (
+    DATA_DIR,
+    RUNS_DIR,
+    DATASET,
+    BACKBONE,
+    WEIGHTS,
+    SEED,
+    CPUS,
+    WORKERS,
+    CACHE_GB,
+    PRECISION,
+    MAX_MEGAPIXELS,
+    FILE_TIMEOUT,
+)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import inference
+from jobs import predict_batch
 from lib.names import from_cell
 from lib.reading import Film, Reader
 from tests.conftest import dirs, environment, film, predict
@@ -165,7 +165,7 @@ class Treacherous(Reader):
 def test_a_film_that_crashes_its_decoder_is_one_row(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "crash.png", "z.png"):
         film(tmp_path / "in" / name, side=64)
-    monkeypatch.setattr(inference, "Reader", Treacherous)
+    monkeypatch.setattr(predict_batch, "Reader", Treacherous)
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 3
     with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -176,7 +176,7 @@ def test_a_film_that_crashes_its_decoder_is_one_row(chain: Path, tmp_path: Path,
 def test_a_film_that_grows_while_it_is_read_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "a.png", side=64)
 
-    def slowly(path: Path, side: int) -> object:
+    def slowly(path: Path, side: int, _: int) -> object:
         with open(path, "ab") as file:
             file.write(b"more")
         return read_grey(path, side)
@@ -185,7 +185,7 @@ def test_a_film_that_grows_while_it_is_read_is_not_answered(tmp_path: Path, monk
     from lib.radiograph import read_grey
 
     monkeypatch.setattr(reading, "read_grey", slowly)
-    assert "changed while it was read" in Reader(32)(path).error
+    assert "changed while it was read" in Reader(32, 10**6)(path).error
 
 
 def test_an_output_folder_that_vanishes_is_said(chain: Path, inbox: Path, tmp_path: Path) -> None:

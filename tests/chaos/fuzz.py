@@ -21,7 +21,7 @@ import fire
 from lib import console
 from lib.errors import UnreadableFilmError
 from lib.isolation import MEMORY, map_isolated
-from lib.radiograph import measure
+from lib.radiograph import MAX_PIXELS, measure
 from lib.reading import Reader
 from tests.formats import write_every_format
 
@@ -79,7 +79,7 @@ def attempt(seed: int, folder: Path) -> Outcome:
     with tempfile.NamedTemporaryFile(suffix=Path(kind).suffix) as file:
         file.write(mutated(content, [data for _, data in corpus], dice))
         file.flush()
-        film = Reader(224)(Path(file.name))
+        film = Reader(224, MAX_PIXELS)(Path(file.name))
         try:
             measure(Path(file.name))
             is_measured = True
