@@ -25,9 +25,7 @@ _CHEST = re.compile(r"CHEST|THORA|TORAX|LUNG|THX|\bRIB", re.IGNORECASE)
 _CHEST_CODES = {"T-D3000", "T-28000", "51185008", "39607008", "43799004"}  # SNOMED: thorax, lung, thoracic cavity
 _LATERAL = re.compile(r"^(LL|RL|LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO)$|\bLAT|LATERAL|OBLIQUE|\bOBL\b|DECUB", re.IGNORECASE)
 _SAID = re.compile(r"[^A-Z0-9 ]")
-_FIRST_ELEMENTS = {
-    bytes([group, 0, element, 0]) for group, element in ((2, 0), (2, 1), (8, 0), (8, 1), (8, 5), (8, 8), (8, 22))
-}
+_FIRST_ELEMENTS = {bytes([2, 0, place, 0]) for place in (0, 1)} | {bytes([8, 0, place, 0]) for place in (0, 1, 5, 8, 22)}
 _EXTREME = 1e12  # a stored value beyond any window
 
 
@@ -217,19 +215,18 @@ def _windowed(values: np.ndarray, film: "Dataset") -> np.ndarray | None:
     """What table or window make of the values, 0 to 1; None without either, and where it makes no sense."""
     from pydicom.pixels.processing import apply_voi, apply_windowing
 
+    levels: np.ndarray | None = None
     try:
         if film.get("VOILUTSequence"):
             item = film.VOILUTSequence[0]
             shown = apply_voi(np.rint(values).astype(np.int64), film).astype(np.float64)
-            levels: np.ndarray = np.clip(shown / (2 ** int(item.LUTDescriptor[2]) - 1), 0, 1)
-            return levels
-        if film.get("WindowWidth") is not None and film.get("WindowCenter") is not None:
+            levels = np.clip(shown / (2 ** int(item.LUTDescriptor[2]) - 1), 0, 1)
+        elif film.get("WindowWidth") is not None and film.get("WindowCenter") is not None:
             low, high = apply_windowing(np.array([-_EXTREME, _EXTREME]), film)
             levels = np.clip((apply_windowing(values, film) - low) / (high - low), 0, 1)
-            return levels
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, ZeroDivisionError):
         return None
-    return None
+    return levels
 
 
 def _is_washed_out(levels: np.ndarray, values: np.ndarray) -> bool:
