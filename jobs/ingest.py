@@ -194,7 +194,7 @@ def _record(film: FoundFilm, name: str, seen: Examination) -> FilmRecord:
         brightness=seen.measured.brightness,
         contrast=seen.measured.contrast,
         source=collection,
-        patient=patient,
+        patient=patient or seen.patient,
         status="unreadable" if seen.problem else "ok",
         problem=seen.problem,
         origin=film.origin,

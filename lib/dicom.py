@@ -3,7 +3,9 @@
 Nothing of the header but what the film is (modality, body part, view, size) ever appears in a message.
 """
 
+import hashlib
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -51,7 +53,7 @@ def read(path: Path, max_pixels: int) -> tuple[np.ndarray, int]:
             film = dcmread(path, force=True)
             if "PixelData" not in film:
                 raise UnreadableFilmError("DICOM: its pixels are missing")
-            return _displayed(film), int(film.BitsStored)
+            return _displayed(film, path), int(film.BitsStored)
         except (UnreadableFilmError, MemoryError):
             raise
         except Exception as error:  # its text may quote the header
@@ -72,6 +74,14 @@ def tags(path: Path, keywords: Sequence[str]) -> dict[str, str]:
             return found | {name: _text(header.get(name)) for name in keywords}
         except Exception:  # a damaged header: the film's own row says so
             return found
+
+
+def patient(path: Path) -> str:
+    """A pseudonym of the patient: the same for the same PatientID; empty where the header has none. Not the id itself."""
+    found = tags(path, ["PatientID", "IssuerOfPatientID"])
+    if not found["PatientID"].strip():
+        return ""
+    return "dicom-" + hashlib.sha256("\0".join(found.values()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def check_keywords(keywords: Sequence[str]) -> None:
@@ -156,10 +166,10 @@ def _require_frontal(film: "Dataset") -> None:
         raise UnreadableFilmError("DICOM: by its description the view is not frontal")
 
 
-def _displayed(film: "Dataset") -> np.ndarray:
+def _displayed(film: "Dataset", path: Path) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut
 
-    stored = _stored_values(film)
+    stored = _stored_values(film, path)
     if stored.ndim == 3:
         return _grey_of_colour(stored)
     values = apply_modality_lut(stored, film).astype(np.float64)
@@ -177,21 +187,35 @@ def _displayed(film: "Dataset") -> np.ndarray:
     return shown
 
 
-def _stored_values(film: "Dataset") -> np.ndarray:
-    """The pixels as they were measured: unused bits cleared, signed where they are."""
+def _stored_values(film: "Dataset", path: Path) -> np.ndarray:
+    """The pixels as they were measured: bits that are not theirs (old overlays) cleared, signed where they are."""
     from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import JPEGExtended12Bit
 
-    pixels = pixel_array(film)
-    if pixels.ndim == 3:
+    bits, syntax = int(film.BitsStored), film.file_meta.TransferSyntaxUID
+    is_jpeg_12 = syntax == JPEGExtended12Bit and bits > 8
+    pixels = _by_gdcm(path) if is_jpeg_12 else pixel_array(film, correct_unused_bits=False)
+    if pixels.ndim == 3 or pixels.dtype.kind == "f" or not 1 <= bits <= 32:
         return pixels
-    bits = int(film.BitsStored)
-    if not 1 <= bits <= 32 or pixels.dtype.kind == "f":
-        return pixels
-    if not film.file_meta.TransferSyntaxUID.is_encapsulated:
-        pixels = pixels >> max(int(film.get("HighBit", bits - 1)) + 1 - bits, 0)
-    wide = pixels.astype(np.int64) & ((1 << bits) - 1)
+    below = 0 if syntax.is_encapsulated else max(int(film.get("HighBit", bits - 1)) + 1 - bits, 0)
+    wide = (pixels.astype(np.int64) >> below) & ((1 << bits) - 1)
     sign = 1 << (bits - 1)
     return (wide ^ sign) - sign if int(film.get("PixelRepresentation", 0)) else wide
+
+
+def _by_gdcm(path: Path) -> np.ndarray:
+    """JPEG of 12 bits, which pydicom does not ask GDCM for."""
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(os.fsdecode(path))
+    if not reader.Read():
+        raise ValueError("GDCM cannot read it")
+    image = reader.GetImage()
+    columns, rows = image.GetDimension(0), image.GetDimension(1)
+    return np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), np.uint16)[: rows * columns].reshape(
+        rows, columns
+    )
 
 
 def _grey_of_colour(pixels: np.ndarray) -> np.ndarray:

@@ -84,13 +84,14 @@ class Examination:
     sha256: str = ""
     bytes: int = 0
     problem: str = ""
+    patient: str = ""  # pseudonym from a DICOM header
 
 
 def examine(path: Path, max_pixels: int) -> Examination:
     """Hash, decode and measure a copy that the ingest job made."""
     digest, size = sha256_of(path), path.stat().st_size
     try:
-        return Examination(measure(path, max_pixels), digest, size)
+        return Examination(measure(path, max_pixels), digest, size, patient=dicom.patient(path))
     except UnreadableFilmError as error:
         return Examination(NOT_MEASURED, digest, size, str(error))
 

@@ -37,7 +37,7 @@ _SAVES = {
     "grey.tif": ("L", {}),
     "deflate.tif": ("L", {"compression": "tiff_adobe_deflate"}),
     "lzw.tif": ("L", {"compression": "tiff_lzw"}),
-    "jpeg.tif": ("RGB", {"compression": "jpeg"}),
+    "jpeg.tif": ("RGB", {"compression": "jpeg", "quality": 95}),
     "sixteen.tif": ("I;16", {}),
     "float.tif": ("F", {}),
     "cmyk.tif": ("CMYK", {}),
@@ -101,13 +101,14 @@ def dicom(path: Path, film: Image.Image, bits: int = 12, **header: Any) -> Path:
 def write_every_transfer_syntax(folder: Path, film: Image.Image) -> list[Path]:
     """The film as DICOM files in every coding that is read."""
     plain = dicom(folder / "explicit.dcm", film)
-    data = dcmread(plain)
     for name, syntax, is_implicit, is_little in (
         ("implicit.dcm", ImplicitVRLittleEndian, True, True),
         ("big-endian.dcm", ExplicitVRBigEndian, False, False),
         ("deflated.dcm", DeflatedExplicitVRLittleEndian, False, True),
     ):
-        data = dcmread(plain)
+        data, stored = Dataset(), dcmread(plain)
+        data.update(stored)
+        data.file_meta = stored.file_meta
         if not is_little:
             data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
         data.file_meta.TransferSyntaxUID = syntax

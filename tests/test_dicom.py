@@ -13,11 +13,13 @@ from pydicom.data import get_testdata_files
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from jobs import ingest
 from lib import dicom, radiograph
 from lib.errors import UnreadableFilmError, UsageError
+from lib.manifest import read_manifest
 from lib.radiograph import find_files, measure, read_grey
 from tests import formats
-from tests.conftest import environment, predict
+from tests.conftest import LITE0, environment, predict, run
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_padding_neither_sets_the_range_nor_shines(film: Image.Image, tmp_path: 
 def test_a_value_of_interest_table_is_followed(film: Image.Image, tmp_path: Path) -> None:
     table = Dataset()
     table.LUTDescriptor = [4096, 0, 16]
-    table.LUTData = (np.arange(4096) * 16)[::-1].astype(np.uint16).tolist()
+    table.LUTData = (np.arange(4096) * 16)[::-1].astype(np.uint16).tobytes()
     path = formats.dicom(tmp_path / "a.dcm", film, VOILUTSequence=Sequence([table]))
     assert np.abs(_levels(path) - (255 - np.asarray(film).astype(int))).mean() < 2
 
@@ -215,3 +217,16 @@ def test_nothing_of_pydicom_is_imported_for_other_films(tmp_path: Path, film: Im
     code = "import sys; from pathlib import Path; from lib.radiograph import read_grey; read_grey(Path(sys.argv[1]), 32)"
     code += "; assert not any(name.startswith(('pydicom', 'gdcm')) for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], env=environment(), check=True)
+
+
+def test_films_of_one_patient_stay_together_under_a_pseudonym(tmp_path: Path) -> None:
+    for label in ("normal", "tuberculosis"):
+        for number in range(6):
+            grey = Image.fromarray(np.random.default_rng([len(label), number]).integers(0, 255, (64, 64), dtype=np.uint8))
+            formats.dicom(tmp_path / "in" / label / f"{number}", grey, PatientID=f"{label} {number // 2}")
+    assert run(ingest, "--dataset", f"folder:{tmp_path / 'in'}", *LITE0, "--data_dir", tmp_path / "data") == 0
+    records = read_manifest(tmp_path / "data")
+    assert len({record.patient for record in records}) == 6
+    text = (tmp_path / "data" / "raw" / "manifest.csv").read_text()
+    assert "Secret" not in text
+    assert "normal 0" not in text
