@@ -20,6 +20,7 @@ from lib.errors import UnreadableFilmError, UsageError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+MOST_PIXELS_PER_BYTE = 300
 HEAD = 132  # bytes that tell a DICOM file: 128 of preamble and the letters DICM
 _MODALITIES = {"CR", "DX", "RG"}  # computed and digital radiography, film digitised
 _UNCERTAIN_MODALITIES = {"OT", "SC", "RF", "XA", "PX", ""}  # may hold a chest film, if the header says chest
@@ -51,8 +52,7 @@ def read(path: Path, max_pixels: int) -> tuple[np.ndarray, int]:
         try:
             _require_chest_film(dcmread(path, force=True, stop_before_pixels=True), max_pixels)
             film = dcmread(path, force=True)
-            if "PixelData" not in film:
-                raise UnreadableFilmError("DICOM: its pixels are missing")
+            _require_plausible_data(film)
             return _displayed(film, path), int(film.BitsStored)
         except (UnreadableFilmError, MemoryError):
             raise
@@ -153,6 +153,31 @@ def _require_chest_film(film: "Dataset", max_pixels: int) -> None:
         raise UnreadableFilmError(f"DICOM: {columns} x {rows} pixels are more than the limit of {max_pixels:,}")
 
 
+def _require_plausible_data(film: "Dataset") -> None:
+    """No coding packs this many pixels of a film into a byte: sizes that lie would cost time and memory to refute."""
+    if "PixelData" not in film:
+        raise UnreadableFilmError("DICOM: its pixels are missing")
+    if int(film.Rows) * int(film.Columns) > MOST_PIXELS_PER_BYTE * len(film.PixelData):
+        raise UnreadableFilmError("DICOM: its data are far too short for its size")
+    if film.file_meta.TransferSyntaxUID.is_encapsulated:
+        from pydicom.encaps import get_frame
+
+        size = _jpeg_size(get_frame(film.PixelData, 0, number_of_frames=1))
+        if size not in (None, (int(film.Rows), int(film.Columns))):
+            raise UnreadableFilmError("DICOM: its header and its pixels disagree about the size")
+
+
+def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG or JPEG-LS stream names itself; None for other codings (ITU-T T.81, B.2.2)."""
+    place = 2
+    while place + 9 <= len(stream) and stream[place] == 0xFF and stream[:2] == b"\xff\xd8":
+        marker = stream[place + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return int.from_bytes(stream[place + 5 : place + 7]), int.from_bytes(stream[place + 7 : place + 9])
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4])
+    return None
+
+
 def _require_frontal(film: "Dataset") -> None:
     view = _said(film, "ViewPosition")
     if _LATERAL.search(view) or _LATERAL.search(_codes(film, "ViewCodeSequence")):
@@ -172,7 +197,7 @@ def _displayed(film: "Dataset", path: Path) -> np.ndarray:
     stored = _stored_values(film, path)
     if stored.ndim == 3:
         return _grey_of_colour(stored)
-    values = apply_modality_lut(stored, film).astype(np.float64)
+    values = apply_modality_lut(stored, film).astype(np.float32)
     is_film = ~_padding(stored, film)
     if not is_film.any():
         raise UnreadableFilmError("DICOM: holds padding alone")
@@ -198,7 +223,8 @@ def _stored_values(film: "Dataset", path: Path) -> np.ndarray:
     if pixels.ndim == 3 or pixels.dtype.kind == "f" or not 1 <= bits <= 32:
         return pixels
     below = 0 if syntax.is_encapsulated else max(int(film.get("HighBit", bits - 1)) + 1 - bits, 0)
-    wide = (pixels.astype(np.int64) >> below) & ((1 << bits) - 1)
+    wide: np.ndarray = pixels.astype(np.int32) if bits <= 16 else pixels.astype(np.int64)
+    wide = (wide >> below) & ((1 << bits) - 1)
     sign = 1 << (bits - 1)
     return (wide ^ sign) - sign if int(film.get("PixelRepresentation", 0)) else wide
 
