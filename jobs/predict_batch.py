@@ -60,7 +60,7 @@ def predict_batch(
 ) -> int:
     """Classify every file below --input and write one row per file, sorted by path.
 
-    Columns: path (below --input, as a cell that no spreadsheet runs: see docs/FORMATS.md for the way back), prediction,
+    Columns: path (below --input, as a cell that no spreadsheet runs: docs/FORMATS.md has the way back), prediction,
     confidence (the prediction's probability), prob_<CLASS> for each class (calibrated), needs_review, reasons (several
     possible classes, unlike the training films, inverted, blank), outside_lungs (share of the evidence outside the
     central lung field), error, model. A file that cannot be read has an empty prediction and its reason in error; the
