@@ -9,7 +9,7 @@ set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() { echo "error: $2" >&2; exit "$1"; }
-setting() { sed -n "s/^$1=//p" "$project/.env" 2>/dev/null | tail -n 1 | sed -E "s/[[:space:]]+#.*//; s/[[:space:]]+\$//; s/^[\"'](.*)[\"']\$/\1/"; }
+setting() { [ ! -e "$project/.env" ] || sed -n "s/^$1=//p" "$project/.env" | tail -n 1 | sed -E "s/[[:space:]]+#.*//; s/[[:space:]]+\$//; s/^[\"'](.*)[\"']\$/\1/"; }
 
 [ $# -ge 2 ] && [ -n "$1" ] && [ -n "$2" ] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv [flags of predict_batch]"
 [ -e "$1" ] || fail 2 "INPUT $1 does not exist"
@@ -51,7 +51,7 @@ job=$!
 trap 'kill -TERM "$job" 2>/dev/null || true' TERM
 trap 'kill -INT "$job" 2>/dev/null || true' INT
 code=0
-wait "$job" || code=$?
-while kill -0 "$job" 2>/dev/null; do code=0; wait "$job" || code=$?; done
+wait "$job" 2>/dev/null || code=$? # without bash's own words about a job that was killed
+while kill -0 "$job" 2>/dev/null; do code=0; wait "$job" 2>/dev/null || code=$?; done
 [ "$code" -ne 137 ] || echo "error: killed (137): out of memory? raise MEMORY in .env" >&2
 exit "$code"
