@@ -39,7 +39,7 @@ ANSWERS  := $(RUNS_DIR)/predictions/test.csv
 FOLDER := $(if $(findstring folder:,$(DATASET)),$(DATASET:folder:%=%))
 ifeq ($(RUNNER),docker)
 READY  := .env .make/image
-run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' docker compose run --rm $(1)
+run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' docker compose --progress $(if $(MAKE_TERMERR),auto,quiet) run --rm $(1)
 INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(realpath '$(FOLDER)')":/input:ro) \
 	$(if $(WEIGHTS),-v "$$(realpath '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':ro)) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
@@ -56,10 +56,12 @@ JOB    = $(call run,$(1))
 else
 $(error RUNNER is docker or local, not $(RUNNER))
 endif
+killed = [ $$code -ne 137 ] || echo "killed (137): out of memory? raise MEMORY in .env" >&2
+strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
-tolerant = || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench lint format lock clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench lint format lock audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and CSV predictions"
@@ -87,19 +89,14 @@ evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
 
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)
+predict: export REPORT := $(REPORT)
+predict: export PYTHON := $(PYTHON)
+predict: export RUNNER := $(RUNNER)
+predict: export DATA_DIR := $(DATA_DIR)
+predict: export RUNS_DIR := $(RUNS_DIR)
 predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it]
 	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
-	@[ -e "$$CXR_INPUT" ] || { echo "INPUT $$CXR_INPUT does not exist"; exit 2; }
-	@mkdir -p "$$(dirname "$$CXR_OUTPUT")"
-ifeq ($(RUNNER),docker)
-	@inside=/input; [ -d "$$CXR_INPUT" ] || inside="/input/$$(basename "$$CXR_INPUT")"; \
-	$(call run,-v "$$(realpath "$$CXR_INPUT")":"$$inside":ro -v "$$(realpath "$$(dirname "$$CXR_OUTPUT")")":/output) \
-		predict_batch --input "$$inside" --output "/output/$$(basename "$$CXR_OUTPUT")" \
-		$(if $(REPORT),--report "/output/$$(basename "$${CXR_OUTPUT%.csv}").html") $(PREDICT_ARGS)
-else
-	@$(call JOB,predict_batch) --input "$$CXR_INPUT" --output "$$CXR_OUTPUT" \
-		$(if $(REPORT),--report "$${CXR_OUTPUT%.csv}.html") $(PREDICT_ARGS)
-endif
+	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
 
 # Films that were added, changed or removed at the source since the manifest was written.
 CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print -quit 2>/dev/null))
@@ -114,14 +111,14 @@ $(DATA_DIR)/cache/weights/$(BACKBONE).json: | $(MANIFEST)
 	@[ -e $@ ] || { $(INGEST) $(INGEST_ARGS) $(tolerant); }
 
 $(SPLIT): $(MANIFEST) $(DATA_DIR)/.settings-split | $(READY) mounts
-	$(call JOB,split) $(SPLIT_ARGS)
+	$(call JOB,split) $(SPLIT_ARGS) $(strict)
 
 $(PHASE_A): $(SPLIT) $(DATA_DIR)/cache/weights/$(BACKBONE).json $(RUNS_DIR)/.settings-train-a | $(READY) mounts
-	$(call JOB,train) --phase a $(TRAIN_A_ARGS)
+	$(call JOB,train) --phase a $(TRAIN_A_ARGS) $(strict)
 	@touch $@
 
 $(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
-	$(call JOB,train) --phase b $(TRAIN_B_ARGS)
+	$(call JOB,train) --phase b $(TRAIN_B_ARGS) $(strict)
 	@touch $@
 
 $(SCORES_A): $(PHASE_A) | $(READY) mounts
@@ -200,6 +197,12 @@ lock: .venv/installed-dev ## pin every package again after a change to requireme
 	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements-dev.lock requirements-dev.txt
 LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision
+
+doctor: ## look over this machine: engine, image, folders, model, credentials, locks
+	@deploy/doctor.sh
+
+audit: ## look the pinned packages up in a database of known vulnerabilities
+	@deploy/audit.sh
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
 	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation predictions best_*.pt .settings-*)

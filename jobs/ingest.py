@@ -55,7 +55,8 @@ def ingest(
         _require_apart(source, data_dir)
         found, outside = datasets.scan(source, classes)
         if outside:
-            console.warn(f"{len(outside)} files lie outside any class folder and are left out, the first: {outside[0]}")
+            left_out = f"{len(outside)} files lie outside any class folder and are left out"
+            console.warn(f"{left_out}, the first: {outside[0]}", log_as=left_out)
         backbones.bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
 
         known = {record.origin: record for record in _earlier(data_dir)}
@@ -210,7 +211,7 @@ def _report(records: Sequence[FilmRecord]) -> int:
     console.table("films by collection", ("collection", *classes), [*rows, ("all", *(totals[label] for label in classes))])
     unreadable = [record for record in records if record.problem]
     for record in unreadable[:10]:
-        console.warn(f"{record.path}: {record.problem}")
+        console.warn(f"{record.path}: {record.problem}", log_as="")
     if unreadable:
         console.warn(f"{len(unreadable)} of {len(records)} films cannot be read; the manifest says why, split leaves them out.")
     return SOME_INPUTS_UNUSABLE if unreadable else DONE

@@ -167,7 +167,8 @@ def _warn_of_unused_folders(films: Sequence[FilmRecord], group_by: str) -> None:
     if group_by == "auto" and folders:
         console.warn(
             f"{len(folders)} folders such as {min(folders)} lie below the class folders and were not taken for patients. "
-            "If each is one patient, run split again with --group_by '([^/]+)/[^/]+$'."
+            "If each is one patient, run split again with --group_by '([^/]+)/[^/]+$'.",
+            log_as=f"{len(folders)} folders below the class folders were not taken for patients.",
         )
 
 

@@ -414,14 +414,14 @@ def _publish(
             "val_loss": best.val_loss,
         },
     )
-    console.say(
-        f"{published}: epoch {best.epoch}, validation accuracy {best.val_accuracy:.3f}, weights sha256 {best.digest[:16]}…"
-    )
     if card.bf16:
         console.say(
             f"{published.with_name('model')}: in bfloat16 {card.bf16.same_prediction:.1%} of {card.bf16.films} validation "
             f"films get the same answer as in fp32, probabilities shift by {card.bf16.mean_shift:.4f} on average"
         )
+    console.say(
+        f"{published}: epoch {best.epoch}, validation accuracy {best.val_accuracy:.3f}, weights sha256 {best.digest[:16]}…"
+    )
 
 
 def _publish_again(folder: Path, published: Path) -> None:

@@ -23,8 +23,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from dotenv import load_dotenv
 
-from lib import console
-from lib.errors import DONE, FAILED, JobError, StoppedBySignal, UsageError
+from lib import console, logs
+from lib.errors import DONE, FAILED, SOME_INPUTS_UNUSABLE, JobError, LockedError, StoppedBySignal, UsageError
 
 Job = Callable[..., int]
 
@@ -168,11 +168,10 @@ def parameters_of(job: Job) -> dict[str, Parameter]:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What the person asked for: texts by flag name, and the three flags every job has."""
+    """What the person asked for: texts by flag name, and the flags every job has."""
 
     values: dict[str, str]
     help: bool = False
-    debug: bool = False
 
 
 def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> CommandLine:
@@ -182,15 +181,14 @@ def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> Command
         UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a stray word.
     """
     values: dict[str, str] = {}
-    show_help = debug = False
+    show_help = False
     words = list(argv)
     while words:
         word = words.pop(0)
         if word in ("--help", "-h", "help"):
             show_help = True
             continue
-        if word == "--debug":
-            debug = True
+        if word in ("--debug", "--quiet"):  # `execute` knows them: they also hold for a command line that is refused
             continue
         if not word.startswith("--") or word == "--":
             raise UsageError(f"unexpected argument {word!r}: every setting is a flag, written --name value.")
@@ -212,21 +210,21 @@ def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> Command
         if name in values:
             raise UsageError(f"--{name} is given twice.")
         values[name] = value
-    return CommandLine(values, show_help, debug)
+    return CommandLine(values, show_help)
 
 
 def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
     return name in parameters and parameters[name].type is bool
 
 
-def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Check every value; fill in the environment. Returns texts for Fire and a line per non-default value.
+def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Check every value; fill in the environment. Returns texts for Fire, and for non-default values where they come from.
 
     Raises:
         UsageError: a value that the annotation does not take, or a required flag that is missing.
     """
     checked: dict[str, str] = {}
-    overrides: list[str] = []
+    overrides: dict[str, str] = {}
     for name, parameter in parameters.items():
         setting = parameter.flag if isinstance(parameter.flag, Setting) else None
         text, origin = texts.get(name), f"--{name}"
@@ -242,7 +240,7 @@ def resolve(parameters: dict[str, Parameter], texts: dict[str, str]) -> tuple[di
             raise UsageError(str(error) if origin.startswith("--") else f"{origin}: {error}") from None
         checked[name] = text
         if value != parameter.default:
-            overrides.append(f"{name} = {text} ({origin})" if setting and not origin.startswith("--") else f"{name} = {text}")
+            overrides[name] = "" if origin.startswith("--") else f" ({origin})"
     return checked, overrides
 
 
@@ -259,7 +257,12 @@ def help_text(job: Job) -> str:
         else:
             ending = f"default: {','.join(map(str, default)) or 'none' if isinstance(default, tuple) else default}"
         lines += [f"  --{parameter.name} {parameter.metavar}", f"        {parameter.flag.help} [{ending}]"]
-    lines += ["  --debug", "        show the whole traceback of an error", "  --help", "        show this text"]
+    for name, meaning in (
+        ("debug", "show the whole traceback of an error; the log in RUNS_DIR/logs has it in any case"),
+        ("quiet", "print the last line alone, and warnings and errors; the log has the others"),
+        ("help", "show this text"),
+    ):
+        lines += [f"  --{name}", f"        {meaning}"]
     return "\n".join([*lines, "", "examples:", *(f"  {line.strip()}" for line in examples.strip().splitlines())])
 
 
@@ -269,41 +272,57 @@ def run(job: Job) -> NoReturn:
 
 
 def execute(job: Job, argv: Sequence[str]) -> int:
-    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one message."""
-    debug = "--debug" in argv
-    try:
-        parameters = parameters_of(job)
-        command_line = read_flags(argv, parameters)
-        if command_line.help:
-            print(help_text(job))
-            return DONE
-        load_dotenv(".env")  # what is set already wins
-        texts, overrides = resolve(parameters, command_line.values)
-        if overrides:
-            console.say(f"{job.__name__}: {' · '.join(overrides)}")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _stop)
-        return _call_through_fire(job, parameters, texts)
-    except JobError as error:
-        if debug:
-            traceback.print_exc()
+    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one message, log all of it."""
+    load_dotenv(".env")  # what is set already wins
+    log = logs.JobLog(job.__name__, logs.runs_dir_of(argv), lambda message: console.warn(message, log_as=""))
+    with console.speaking(log, quiet="--quiet" in argv) as lines:
+        try:
+            parameters = parameters_of(job)
+            command_line = read_flags(argv, parameters)
+            if command_line.help:
+                print(help_text(job))
+                return DONE
+            texts, overrides = resolve(parameters, command_line.values)
+            log.start({name: texts[name] for name in overrides})
+            if overrides:
+                console.show(f"{job.__name__}: {' · '.join(f'{name} = {texts[name]}{of}' for name, of in overrides.items())}")
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stop)
+            exit_code = _call_through_fire(job, parameters, texts)
+        except (Exception, StoppedBySignal) as error:
+            exit_code = _explain(error, job, debug="--debug" in argv)
+        log.end(exit_code, lines.summary)
+        if exit_code in (DONE, SOME_INPUTS_UNUSABLE):
+            lines.print_summary()
+    return exit_code
+
+
+def _explain(error: BaseException, job: Job, debug: bool) -> int:
+    """Print one message for `error`, and its traceback with --debug. Returns the exit code."""
+    if debug and not isinstance(error, StoppedBySignal):
+        traceback.print_exception(error)
+    if isinstance(error, UsageError | LockedError):
         console.fail(str(error))
         if isinstance(error, UsageError):
-            console.say(f"See: python -m jobs.{job.__name__} --help")
+            console.show(f"See: python -m jobs.{job.__name__} --help")
         return error.exit_code
-    except StoppedBySignal as stop:
-        console.fail(f"{stop}; what was finished is kept, the same command takes it up again.")
-        return stop.exit_code
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            console.fail(
-                f"the disk is full ({error.filename or 'while writing'}). Free some space and run the same command again."
-            )
-            return FAILED
-        if debug:
-            traceback.print_exc()
-        console.fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)")
-        return FAILED
+    if isinstance(error, JobError):
+        console.fail(str(error), error)
+        return error.exit_code
+    if isinstance(error, StoppedBySignal):
+        console.fail(f"{error}; what was finished is kept, the same command takes it up again.")
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or "while writing"
+        console.fail(f"the disk is full ({place}). Free some space and run the same command again.", error)
+    elif isinstance(error, MemoryError):
+        console.fail(
+            "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same command again.", error
+        )
+    else:
+        hint = "" if debug else " (run again with --debug for the traceback)"
+        console.fail(f"{type(error).__name__}: {error}{hint}", error)
+    return FAILED
 
 
 @contextmanager

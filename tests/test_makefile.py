@@ -24,7 +24,7 @@ SMALL = [
 
 def _checkout(folder: Path) -> Make:
     """A copy of the project, and `make` in it with the local runner and this Python."""
-    for name in ("Makefile", ".env.example", "lib", "jobs", "requirements.lock", "requirements-torch.txt"):
+    for name in ("Makefile", ".env.example", "deploy", "lib", "jobs", "requirements.lock", "requirements-torch.txt"):
         source = PROJECT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -115,6 +115,31 @@ def test_predict_writes_where_it_is_told(made: tuple[Path, Make], tmp_path: Path
     assert len(output.read_text().splitlines()) == 1 + len(list((folder / "data/test/NORMAL").iterdir()))
 
 
+def test_predict_says_one_line_and_nothing_else(made: tuple[Path, Make], tmp_path: Path) -> None:
+    folder, make = made
+    done = make("-s", "predict", f"INPUT={folder / 'data/test/NORMAL'}", f"OUTPUT={tmp_path / 'x.csv'}", "REPORT=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert " rows (" in line
+    assert (tmp_path / "x.html").exists()
+
+
+def test_every_job_of_the_chain_leaves_its_log_beside_the_results(made: tuple[Path, Make]) -> None:
+    folder, _ = made
+    logged = {path.stem for path in (folder / "runs/logs").glob("*.jsonl")}
+    assert logged == {"ingest", "split", "train", "evaluate", "predict_batch"}
+
+
+def test_a_job_that_is_killed_is_told_about_memory(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    done = make("split", "DATASET=phantom", f"PYTHON={killed}")
+    assert done.returncode == 2
+    assert "killed (137): out of memory? raise MEMORY in .env" in done.stderr
+
+
 def test_predict_without_its_arguments_explains_itself(made: tuple[Path, Make]) -> None:
     _, make = made
     assert "INPUT=" in make("predict").stdout
@@ -142,6 +167,8 @@ def test_help_is_the_default_and_lists_every_target(tmp_path: Path) -> None:
         "train-b",
         "evaluate",
         "predict",
+        "doctor",
+        "audit",
         "test",
         "lint",
         "clean",

@@ -12,6 +12,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 # Someone who is certainly not root: the containers must work as any caller and leave files of theirs.
 CALLER = os.getuid() or 12345
+IMAGE = os.environ.get("IMAGE", "cxr-jobs:local")
 
 
 def _engine_answers() -> bool:

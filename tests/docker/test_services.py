@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import film
-from tests.docker.conftest import CALLER, Compose, wait_for
+from tests.docker.conftest import CALLER, IMAGE, Compose, wait_for
 
 pytestmark = pytest.mark.engine
 JOBS = ["ingest", "split", "train", "evaluate", "predict_batch"]
@@ -62,7 +62,8 @@ def test_a_typo_exits_2_at_once_and_touches_nothing(own: Compose, job: str) -> N
     done = own.run(job, "--sede", "3")
     assert done.returncode == 2
     assert "Did you mean '--seed'" in done.stderr or "unknown flag --sede" in done.stderr
-    assert [path for name in ("data", "runs") for path in (own.folder / name).iterdir()] == []
+    assert [path.name for name in ("data", "runs") for path in (own.folder / name).iterdir()] == ["logs"]
+    assert '"exit_code": 2' in (own.folder / f"runs/logs/{job}.jsonl").read_text()
 
 
 PROBE = """
@@ -147,7 +148,7 @@ def test_credentials_are_neither_printed_nor_kept(own: Compose, tmp_path: Path) 
     secret.write_text('{"username": "somebody", "key": "s3cr3t-k3y"}')
     secret.chmod(0o644)
     done = own.run("ingest", KAGGLE_JSON=str(secret), KAGGLE_API_TOKEN="t0k3n-t0k3n")
-    history = subprocess.run(["docker", "history", "--no-trunc", "cxr-jobs:local"], capture_output=True, text=True, check=True)
+    history = subprocess.run(["docker", "history", "--no-trunc", IMAGE], capture_output=True, text=True, check=True)
     written = "".join(path.read_text(errors="replace") for path in (own.folder / "data").rglob("*") if path.is_file())
     for text in (done.stdout, done.stderr, history.stdout, written):
         assert "s3cr3t" not in text
@@ -187,7 +188,7 @@ def test_the_image_holds_the_program_alone_and_is_small(compose: Compose) -> Non
     done = compose.run("--entrypoint", "sh", "-v", "/dev/null:/dev/null", "evaluate", "-c", listing)
     names = {path.split("/")[1] for path in done.stdout.split()}
     assert names <= {"lib", "jobs", "runs", "data"}
-    inspected = subprocess.run(["docker", "image", "inspect", "cxr-jobs:local"], capture_output=True, text=True, check=True)
+    inspected = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, text=True, check=True)
     (image,) = json.loads(inspected.stdout)
     assert image["Size"] < 1.6e9
     assert image["Config"]["User"] == "1000:1000"
