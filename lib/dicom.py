@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import warnings
+import zlib  # noqa: F401  # before GDCM, whose own copy would be bound into the system's: the next PNG would be written amiss
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,11 +216,15 @@ def _displayed(film: "Dataset", path: Path) -> np.ndarray:
 def _stored_values(film: "Dataset", path: Path) -> np.ndarray:
     """The pixels as they were measured: bits that are not theirs (old overlays) cleared, signed where they are."""
     from pydicom.pixels.utils import pixel_array
-    from pydicom.uid import JPEGExtended12Bit
+    from pydicom.uid import JPEGExtended12Bit, JPEGLSTransferSyntaxes
 
     bits, syntax = int(film.BitsStored), film.file_meta.TransferSyntaxUID
     is_jpeg_12 = syntax == JPEGExtended12Bit and bits > 8
-    pixels = _by_gdcm(path) if is_jpeg_12 else pixel_array(film, correct_unused_bits=False)
+    pixels = (
+        _by_gdcm(path)
+        if is_jpeg_12
+        else pixel_array(film, correct_unused_bits=False, decoding_plugin="gdcm" if syntax in JPEGLSTransferSyntaxes else "")
+    )
     if pixels.ndim == 3 or pixels.dtype.kind == "f" or not 1 <= bits <= 32:
         return pixels
     below = 0 if syntax.is_encapsulated else max(int(film.get("HighBit", bits - 1)) + 1 - bits, 0)

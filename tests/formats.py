@@ -1,6 +1,7 @@
 """The same film in every container and coding that is read."""
 
 import io
+import zlib  # noqa: F401  # before gdcm: see lib/dicom.py
 from pathlib import Path
 from typing import Any
 
