@@ -61,7 +61,7 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench lint format lock audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench chaos fuzz lint format lock audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and CSV predictions"
@@ -179,6 +179,12 @@ test: .venv/installed-dev ## run all tests; those in containers are skipped wher
 
 bench: .venv/installed-dev ## measure against what one would write instead: make bench [QUICK=1] [FILMS=DIR]
 	$(PYTHON) -m tests.benchmarks.bench $(if $(QUICK),--quick) $(if $(FILMS),--films '$(FILMS)') --out '$(RUNS_DIR)' $(BENCH_ARGS)
+
+chaos: .venv/installed-dev ## kill, starve and double every job, compare with an undisturbed run: make chaos [ROUNDS=3] [SEED=0]
+	$(PYTHON) -m tests.chaos.chaos run --rounds $(or $(ROUNDS),3) --seed $(SEED)
+
+fuzz: .venv/installed-dev ## damaged files of every format against the reader: make fuzz [INPUTS=50000] [SEED=0]
+	$(PYTHON) -m tests.chaos.fuzz --inputs $(or $(INPUTS),50000) --seed $(SEED)
 
 lint: .venv/installed-dev ## formatting, lint, types, and docs that match the program
 	.venv/bin/ruff format --check .

@@ -128,12 +128,12 @@ check_folder() {
 check_memory() {
   local free limit; free=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo 2>/dev/null) limit=$(setting MEMORY 0)
   [ -n "$free" ] || return
-  if [ "$free" -lt 1000000 ]; then fail "memory: $(gigabytes "$free") available; predictions need 1 GB, training 3 GB"
-  elif [ "$free" -lt 3000000 ]; then warn "memory: $(gigabytes "$free") available, enough to predict; training needs 3 GB"
+  if [ "$free" -lt 500000 ]; then fail "memory: $(gigabytes "$free") available, too little to predict without risk: end something else"
+  elif [ "$free" -lt 2000000 ]; then warn "memory: $(gigabytes "$free") available, enough to predict, little to train"
   else ok "memory: $(gigabytes "$free") available"; fi
   case $limit in
   0 | *[gG]) ;;
-  *[mM]) [ "${limit%[mM]}" -ge 1024 ] 2>/dev/null || warn "MEMORY=$limit is little: jobs end with 137 where it does not do; 1g predicts, 3g trains" ;;
+  *[mM]) [ "${limit%[mM]}" -ge 512 ] 2>/dev/null || warn "MEMORY=$limit is little: a job that needs more ends with 137" ;;
   *) warn "MEMORY=$limit: write 4g or 512m" ;;
   esac
 }
