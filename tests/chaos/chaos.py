@@ -215,7 +215,7 @@ def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
         console.fail(difference)
     for number in range(rounds):
         if os.path.ismount(parent / f"round{number}") and not found.differences:
-            subprocess.run(["umount", parent / f"round{number}"], check=True)
+            subprocess.run(["umount", "-l", parent / f"round{number}"], check=True)
     console.say(f"logs: {parent}" if found.differences else "everything is as the undisturbed chain left it")
     sys.exit(1 if found.differences else 0)
 
