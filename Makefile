@@ -90,11 +90,12 @@ evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)
 predict: export REPORT := $(REPORT)
+predict: export INCREMENTAL := $(INCREMENTAL)
 predict: export PYTHON := $(PYTHON)
 predict: export RUNNER := $(RUNNER)
 predict: export DATA_DIR := $(DATA_DIR)
 predict: export RUNS_DIR := $(RUNS_DIR)
-predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it]
+predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it] [INCREMENTAL=1: only what is new]
 	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
 	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
 

@@ -4,7 +4,8 @@
 #   deploy/predict.sh INPUT OUTPUT.csv [flags of predict_batch]
 #
 # OUTPUT may hold what date(1) fills in: /srv/out/%F.csv. Away from a terminal it prints one line when all went well;
-# RUNS_DIR/logs has the rest. REPORT=1 writes a page beside the table. RUNNER, DATA_DIR, RUNS_DIR: as in .env.
+# RUNS_DIR/logs has the rest. REPORT=1 writes a page beside the table, INCREMENTAL=1 classifies only contents that no run into
+# this folder has seen (.seen.sqlite there). RUNNER, DATA_DIR, RUNS_DIR: as in .env.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -18,7 +19,7 @@ shift 2
 [[ $output != *%* ]] || output=$(date +"$output")
 mkdir -p -- "$(dirname -- "$output")" || fail 1 "the folder of OUTPUT $output cannot be made"
 output=$(realpath -- "$(dirname -- "$output")")/$(basename -- "$output")
-quiet=() page=${REPORT:+${output%.csv}.html}
+quiet=() page=${REPORT:+${output%.csv}.html} seen=${INCREMENTAL:+$(dirname -- "$output")/.seen.sqlite}
 [ -t 1 ] || quiet=(--quiet)
 cd "$project"
 
@@ -34,13 +35,14 @@ docker)
   inside=/input
   [ -d "$input" ] || inside=/input/$(basename -- "$input")
   command=(docker compose --progress quiet run --rm -v "$input:$inside:ro" -v "$(dirname -- "$output"):/output" predict_batch
-    --input "$inside" --output "/output/$(basename -- "$output")" ${page:+--report "/output/$(basename -- "$page")"})
+    --input "$inside" --output "/output/$(basename -- "$output")" ${page:+--report "/output/$(basename -- "$page")"} ${seen:+--incremental "/output/$(basename -- "$seen")"})
   ;;
 local)
   python=${PYTHON:-.venv/bin/python}
   command -v "$python" >/dev/null || fail 1 "no container engine answers and there is no $python: run make setup"
   export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
-  command=("$python" -m jobs.predict_batch --input "$input" --output "$output" ${page:+--report "$page"})
+  command=("$python" -m jobs.predict_batch --input "$input" --output "$output" ${page:+--report "$page"}
+    ${seen:+--incremental "$seen"})
   ;;
 *) fail 2 "RUNNER is docker or local, not $runner" ;;
 esac

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -243,7 +244,8 @@ def make_room(root: Path, keep: Path, wanted_gb: float) -> int:
     With 0, activations that lie in `keep` may stay on a disk that has become full since.
     """
     durable.make_folder(keep)
-    os.utime(keep)
+    with suppress(OSError):  # a read-only folder that holds all that is wanted will do
+        os.utime(keep)
     others = sorted((path for path in root.iterdir() if path.is_dir() and path != keep), key=lambda path: path.stat().st_mtime)
     sizes = {path: _size(path) for path in (*others, keep)}
     free = shutil.disk_usage(root).free

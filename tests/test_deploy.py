@@ -55,6 +55,16 @@ def test_report_makes_a_page_beside_the_table(checkout: Path, tmp_path: Path) ->
     assert (tmp_path / "x.html").exists()
 
 
+def test_incremental_adds_only_what_is_new(checkout: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("a.png", "b.png")):
+        film(tmp_path / "inbox" / name, seed=number)
+        done = script(checkout, "predict.sh", tmp_path / "inbox", tmp_path / "out" / "x.csv", INCREMENTAL="1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{number + 1} rows (" in done.stdout
+    assert "1 films were seen before" in done.stdout
+    assert (tmp_path / "out" / ".seen.sqlite").exists()
+
+
 def test_the_exit_code_of_the_job_arrives(checkout: Path, tmp_path: Path) -> None:
     film(tmp_path / "inbox/a.png")
     (tmp_path / "inbox/b.png").write_text("no film")

@@ -254,3 +254,25 @@ def test_activations_on_the_disk_may_stay_when_it_has_become_full(tmp_path: Path
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert make_room(own.parent, own, 0) == 5000
+
+
+def test_a_read_only_data_folder_serves_while_its_cache_is_whole(
+    ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(ready / "data", data, ignore=shutil.ignore_patterns("features"))
+    mount = ["mount", "--bind", str(data), str(data)]
+    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a folder read-only")
+    argv = ["--phase", "a", "--epochs", "1", *LITE0, *dirs(tmp_path)]
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(data)], check=True)
+        assert run(train, *argv) == 1
+        assert "cannot create" in capsys.readouterr().err
+        assert run(train, *argv, "--cache", "off") == 0
+        subprocess.run(["mount", "-o", "remount,rw,bind", str(data)], check=True)
+        assert run(train, *argv) == 0
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(data)], check=True)
+        assert run(train, *argv, "--restart") == 0
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
