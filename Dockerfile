@@ -14,8 +14,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     cd /opt/venv/lib/python3.11/site-packages && \
     rm -rf torch/include torch/share torch/test openvino/include openvino/cmake openvino/libs/cache.json \
         torch/lib/*_test.so torch/lib/libbackend_with_compiler.so matplotlib/mpl-data/sample_data \
-        matplotlib/mpl-data/fonts/afm matplotlib/mpl-data/fonts/pdfcorefonts hf_xet setuptools _distutils_hack distutils-precedence.pth networkx pydicom/data/test_files pydicom/sr && \
-    find torch/testing/_internal -type f -not -path '*_internal/__init__.py' -not -name logging_tensor.py -delete && \
+        matplotlib/mpl-data/fonts/afm matplotlib/mpl-data/fonts/pdfcorefonts hf_xet setuptools _distutils_hack distutils-precedence.pth networkx sympy/physics pydicom/data/test_files pydicom/sr && \
+    (cd torch/testing/_internal && rm -rf distributed generated opinfo common_methods_invocations.py common_modules.py common_nn.py) && \
     find _gdcm -maxdepth 1 -name "gdcm*" ! -name "*.py" -exec rm -rf {} + && \
     (cd _gdcm && for one in lib*.so; do for same in "$one".*; do cmp -s "$one" "$same" && ln -sf "$one" "$same"; done; done; true) && \
     find torch/bin -type f -not -name torch_shm_manager -delete && \

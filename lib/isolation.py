@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1
 
 def start_server() -> None:
     """Start the process that workers are forked from and return at once: what follows need not wait for it."""
-    _context().set_forkserver_preload(["lib.reading"])
+    _context().set_forkserver_preload(["lib.reading_server"])
     multiprocessing.forkserver.ensure_running()
 
 
@@ -134,14 +134,13 @@ def _context() -> Any:
 
 
 def _confine() -> None:
-    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no core files, be silent."""
+    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no core files."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write their opinion of damaged files there
 
 
 def _describe_end(code: int) -> str:

@@ -313,7 +313,7 @@ def test_cron_runs_each_minute_a_second_run_yields_and_a_dead_one_blocks_nobody(
         f"* * * * * {line} {log.format(tmp_path, 'first')}\n"
         f"* * * * * sleep 10; {line} {log.format(tmp_path, 'second')}\n"
     )
-    _wait(lambda: _is_held(tmp_path / "out/.today.lock"), 75)
+    _wait(lambda: _is_held(tmp_path / "out/.today.csv.lock"), 75)
     # The first run stands still with its lock held until the second has come and gone, and is then killed outright.
     (first,) = _children_at_work(checkout)
     os.kill(first, signal.SIGSTOP)

@@ -62,8 +62,10 @@ def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_
     after_b = json.loads((root / "runs" / "evaluation" / "metrics.json").read_text())["macro_f1"]
     assert after_b > after_a
     assert after_b > 0.85
-    assert predict(root, ODD_FILES, tmp_path / "odd.csv") == 3
-    assert len(pd.read_csv(tmp_path / "odd.csv")) == len(list(ODD_FILES.iterdir()))
+    assert predict(root, ODD_FILES, tmp_path / "odd.csv") == 0
+    odd = pd.read_csv(tmp_path / "odd.csv", index_col="path")
+    assert len(odd) == len(list(ODD_FILES.iterdir()))
+    assert "inverted" in odd["reasons"]["Fake_MONOHR1.dcm"]
 
 
 def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) -> None:
