@@ -8,7 +8,6 @@ no state with the job.
 import ctypes
 import multiprocessing
 import multiprocessing.forkserver
-import os
 import resource
 import signal
 from collections import deque

@@ -58,7 +58,7 @@ def test_cron_sees_one_line_and_the_code_of_the_job(chain: Compose, outbox: Path
     done = predict_sh(chain, tmp_path / "in box", outbox / "x.csv", REPORT="1")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
-    assert {path.name for path in outbox.iterdir()} == {"x.csv", "x.html", ".x.lock"}
+    assert {path.name for path in outbox.iterdir()} == {"x.csv", "x.html", ".x.csv.lock"}
     (tmp_path / "in box/b.png").write_text("no film")
     assert predict_sh(chain, tmp_path / "in box", outbox / "x.csv").returncode == 3
     assert lines_of(chain.folder / "runs", "predict_batch")[-1]["exit_code"] == 3
@@ -66,7 +66,9 @@ def test_cron_sees_one_line_and_the_code_of_the_job(chain: Compose, outbox: Path
 
 def test_a_lock_held_in_another_container_ends_with_75_and_dies_with_it(chain: Compose, outbox: Path, tmp_path: Path) -> None:
     film(tmp_path / "inbox/a.png")
-    hold = "import pathlib, time; from lib import durable\nwith durable.lock(pathlib.Path('/output'), 'x', name='.x.lock'):\n"
+    hold = (
+        "import pathlib, time; from lib import durable\nwith durable.lock(pathlib.Path('/output'), 'x', name='.x.csv.lock'):\n"
+    )
     hold += " pathlib.Path('/output/held').touch(); time.sleep(300)"
     name = "cxr-jobs-lock-test"
     words = ("run", "-d", "--name", name, "-v", f"{outbox}:/output", "--entrypoint", "python", "predict_batch", "-c", hold)
