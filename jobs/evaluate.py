@@ -65,6 +65,10 @@ def evaluate(
         raise UsageError("--model and --checkpoint_path name two models; give one of them.")
     cores = cpu.usable_cores(cpus)
     folder = output or runs_dir / "evaluation"
+    if compare and compare.resolve() == folder.resolve():
+        raise UsageError(
+            f"--compare {compare} is where this evaluation goes: keep the earlier one elsewhere, or give --output."
+        )
     rows = [row for row in read_split(data_dir) if row.split == "test"]
     with durable.lock(folder, "the evaluation"), TemporaryDirectory() as scratch:
         compiled = model or runs_dir / "model"

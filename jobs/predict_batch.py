@@ -1,6 +1,7 @@
 """Classify a folder of films to a CSV: one row per file, whatever the file is."""
 
 import csv
+import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -83,6 +84,8 @@ def predict_batch(
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
     dicom.check_keywords(dicom_tags)
+    if explain and input.absolute().is_relative_to(explain.absolute()):
+        raise UsageError(f"--explain {explain} holds the films: a map could take the place of one. Give another folder.")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
 
@@ -191,13 +194,21 @@ class _Rows:
             row |= {"prediction": classes[best], "confidence": f"{chances[best]:.6f}"}
             row["outside_lungs"] = f"{share_outside_lungs(answer.maps, best):.3f}"
             if self.explain:
-                _draw_map(self._map(name), answer, best)
+                self._draw_map(name, answer, best)
         row |= {keyword: to_cell(value) for keyword, value in answer.film.tags.items()}
         return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
 
     def is_current(self, name: str, path: Path, stamp: Stamp) -> bool:
         """Whether a row that an interrupted run wrote when the file had this stamp can stay."""
         return Stamp.of(path) == stamp and (self.explain is None or self._map(name).exists())
+
+    def _draw_map(self, name: str, answer: "Prediction", number: int) -> None:
+        try:
+            _draw_map(self._map(name), answer, number)
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+                raise
+            console.warn(f"no map of {to_cell(name)}: {error.strerror}", log_as="a film's name leaves no name for its map")
 
     def _map(self, name: str) -> Path:
         return (self.explain or Path()) / f"{name}.png"

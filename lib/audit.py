@@ -43,8 +43,9 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
     pairs = [(films[first], films[second]) for first, second in near]
     pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
     sources: dict[str, dict[str, int]] = {}
+    labels = _labels(films)
     for film, source in zip(films, shortcuts.sources(films), strict=True):
-        counts = sources.setdefault(source, dict.fromkeys(sorted({film.label for film in films}), 0))
+        counts = sources.setdefault(source, dict.fromkeys(labels, 0))
         counts[film.label] += 1
     return Audit(
         films=len(records),
@@ -57,7 +58,7 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
         near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
         sources=dict(sorted(sources.items())),
         single_class_sources=[name for name, counts in sorted(sources.items()) if sum(map(bool, counts.values())) == 1],
-        properties=[_properties(label, [film for film in films if film.label == label]) for label in _labels(films)],
+        properties=[_properties(label, [film for film in films if film.label == label]) for label in labels],
         blank=[film.path for film in films if film.contrast < LOW_CONTRAST],
     )
 

@@ -131,7 +131,7 @@ def conformal_threshold(of_true_class: np.ndarray, coverage: float) -> float:
     For a new film of the same kind the set {class: probability >= threshold} holds the true class with at least the
     probability `coverage`. Source: M. Sadinle et al., "Least Ambiguous Set-Valued Classifiers", JASA 114 (2019).
     """
-    rank = int(np.floor((len(of_true_class) + 1) * (1 - coverage)))
+    rank = int(np.floor((len(of_true_class) + 1) * (1 - coverage) + 1e-9))
     return float(np.sort(of_true_class)[rank - 1]) if rank >= 1 else 0.0
 
 

@@ -134,7 +134,13 @@ def _phases(runs: Path, card: ModelCard) -> dict[str, dict[str, Any]]:
     summary = runs / f"phase_{card.phase}" / "summary.json"
     if not summary.exists() or json.loads(summary.read_text())["weights_sha256"] != card.weights_sha256:
         return {}
-    return {name: _phase(runs / f"phase_{name}") for name in "ab"[: "ab".index(card.phase) + 1]}
+    before = runs / "phase_a" / "summary.json"
+    names = [card.phase]
+    if card.phase == "b" and before.exists():
+        config = json.loads((runs / "phase_b" / "config.json").read_text())
+        if config["starting_weights_sha256"] == json.loads(before.read_text())["weights_sha256"]:
+            names = ["a", "b"]
+    return {name: _phase(runs / f"phase_{name}") for name in names}
 
 
 def _phase(folder: Path) -> dict[str, Any]:
