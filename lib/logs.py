@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import __version__
+from lib.errors import WRONG_USAGE
 
 LARGEST = 5_000_000  # bytes of one file: 10,000 nights, or a week of a run each minute
 KEPT = 5  # older files, <job>.jsonl.1 to .5
@@ -37,6 +38,8 @@ class JobLog:
 
     def __init__(self, job: str, runs_dir: Path, complain: Callable[[str], None]) -> None:
         self.path = runs_dir / "logs" / f"{job}.jsonl"
+        self._runs_dir = runs_dir
+        self._waiting = b""
         self._complain = complain
         self._same = {"job": job, "run": secrets.token_hex(4), "pid": os.getpid()}  # pids repeat in containers
         self._began = time.monotonic()
@@ -44,12 +47,8 @@ class JobLog:
         self._broken = False
 
     def start(self, settings: Mapping[str, str]) -> None:
-        """The run begins, with these non-default settings. RUNS_DIR is made where its parent exists."""
+        """The run begins, with these non-default settings."""
         self._hidden |= {text: "<film>" for text in settings.values() if _is_film(text)}
-        try:
-            self.path.parent.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            self._give_up(error)
         self.write("start", version=__version__, settings={name: self._discreet(text) for name, text in settings.items()})
 
     def failure(self, message: str, error: BaseException | None = None) -> None:
@@ -63,28 +62,35 @@ class JobLog:
         self.write("failure", message=message, **told)
 
     def end(self, exit_code: int, summary: str) -> None:
-        """The run is over; `summary` is the last line that it printed."""
+        """The run is over; `summary` is the last line that it printed. Makes RUNS_DIR, but never for wrong usage."""
+        if exit_code != WRONG_USAGE:
+            self._try(lambda: self._runs_dir.mkdir(exist_ok=True))
         self.write("end", exit_code=exit_code, seconds=round(time.monotonic() - self._began, 3), summary=summary)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line. Nothing where RUNS_DIR does not exist: a mistyped flag makes no folders."""
-        if self._broken or not self.path.parent.parent.is_dir():
+        """Append one line. Lines wait in memory where RUNS_DIR does not exist: wrong usage makes no folders."""
+        if self._broken:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = {name: self._discreet(value) if name in ("message", "summary") else value for name, value in fields.items()}
         line = json.dumps({"time": now, "event": event, **self._same, **told}, ensure_ascii=False)
-        try:
-            self.path.parent.mkdir(exist_ok=True)
-            with open(self.path.parent / ".lock", "w") as lock:  # two processes take turns; the kernel frees it for the dead
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if _is_large(self.path):
-                    _rotate(self.path)
-                _append(self.path, line.encode("utf-8", "backslashreplace") + b"\n")
-        except OSError as error:
-            self._give_up(error)
+        self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
+        if self._runs_dir.is_dir():
+            self._try(self._flush)
 
-    def _give_up(self, error: OSError) -> None:
-        if not self._broken:
+    def _flush(self) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        with open(self.path.parent / ".lock", "w") as lock:  # two processes take turns; the kernel frees it for the dead
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_large(self.path):
+                _rotate(self.path)
+            _append(self.path, self._waiting)
+        self._waiting = b""
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
             self._broken = True
             self._complain(f"no log is written, {self.path}: {error.strerror or error}. The job goes on.")
 
@@ -122,11 +128,11 @@ def _rotate(path: Path) -> None:
             os.replace(newer, older)
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Write one line; a line that a full disk has torn is ended first."""
+def _append(path: Path, lines: bytes) -> None:
+    """Write whole lines; a line that a full disk has torn is ended first."""
     with open(path, "ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-        whole = b"\n" * torn + line
+        whole = b"\n" * torn + lines
         if file.write(whole) < len(whole):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

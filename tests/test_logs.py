@@ -86,6 +86,11 @@ def test_a_mistyped_flag_is_logged_where_there_are_runs_and_makes_no_folder() ->
     assert end["exit_code"] == 2
 
 
+def test_a_combination_that_the_job_refuses_makes_no_folder_either(tmp_path: Path) -> None:
+    assert predict(tmp_path, tmp_path, tmp_path / "x.txt") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_jobs_without_a_runs_flag_log_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNS_DIR", str(tmp_path / "results"))
     assert run(ingest, "--dataset", "folder:/nowhere", "--data_dir", tmp_path / "data") == 1
@@ -240,7 +245,7 @@ def test_quiet_does_not_hide_an_error(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_read_only_runs_folder_does_not_stop_a_prediction(
     chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, line: bytes) -> None:
+    def refuse(path: Path, lines: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(logs, "_append", refuse)
