@@ -1,6 +1,5 @@
 """Score a model on data/test: a predictions CSV first, then every number and figure from that CSV."""
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +25,9 @@ def evaluate(
         str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
     ] = None,
     output: Annotated[Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")] = None,
-    positive: Annotated[str, Flag("class of interest for the operating point", placeholder="CLASS")] = "TUBERCULOSIS",
+    positive: Annotated[
+        str | None, Flag("class of interest for the operating point; none: TUBERCULOSIS, if known", placeholder="CLASS")
+    ] = None,
     prevalences: Annotated[
         tuple[float, ...],
         Flag("shares of the class of interest to give predictive values for", above=0, below=1, placeholder="X,X"),
@@ -45,11 +46,11 @@ def evaluate(
     """Score the compiled model on the test films that no training or model choice has seen.
 
     Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
-    lung answers), metrics.json (scores with 95 % intervals drawn by patient, calibration, operating point, scores by
-    source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the page to read:
-    RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside RUNS_DIR's model (beside
-    the tables for another one). The numbers
-    come from the two tables alone. A film that cannot be read is a row with its error, and the job ends with exit code 3.
+    lung answers), metrics.json (scores with 95 % intervals drawn by patient where names tell, calibration, operating
+    point, scores by source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the
+    page to read: RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside
+    RUNS_DIR's model (beside the tables for another one). The numbers come from the two tables alone. A film that cannot
+    be read is a row with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate
@@ -82,6 +83,12 @@ def evaluate(
                 f"{compiled} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
             )
         _require_untouched_test(card, rows, data_dir)
+        positive = _class_of_interest(positive, card)
+        rival = (
+            assessment.earlier(compare, [_path(row) for row in rows], [row.label for row in rows], card.classes)
+            if compare
+            else None
+        )
         films = assessment.Films.read(data_dir)
         judge = Judge.of(compiled, card.calibration)
         files = [data_dir / row.file for row in rows]
@@ -103,15 +110,15 @@ def evaluate(
             **metrics.score(predictions),
             **assessment.assess(predictions, rivals, judge.calibration, positive, prevalences, seed),
         }
-        if compare:
-            scores["compared"] = assessment.compare(predictions, compare, seed)
+        if rival is not None:
+            scores["compared"] = assessment.compare(predictions, rival, seed)
+        (folder / "thresholds.csv").unlink(missing_ok=True)  # an earlier one may be of another class
         if scores["operating_point"]:
             thresholds = metrics.threshold_table(metrics.answers_of(predictions), positive, prevalences)
             durable.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
         report.confusion(scores, folder / "confusion.png")
         report.roc(predictions, scores, folder / "roc.png")
         report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
-        durable.write_json(folder / "metrics.json", scores)
         found = audit.audit(list(films.record_of.values()))
         place = runs_dir if output is None else folder
         page.write_report(
@@ -128,6 +135,7 @@ def evaluate(
         )
         own = model is None and checkpoint_path is None
         page.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
+        durable.write_json(folder / "metrics.json", scores)  # the last one: who finds it finds everything
     _print(scores, folder, place / "report.html")
     if scores["unreadable"]:
         console.warn(f"{scores['unreadable']} test films could not be read; predictions.csv says why.")
@@ -146,6 +154,17 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     export.write_model(folder, checkpoint, network, [], cores)
 
 
+def _class_of_interest(positive: str | None, card: "ModelCard") -> str:
+    if positive is not None and positive not in card.classes:
+        raise JobError(f"--positive {positive}: this model knows {', '.join(card.classes)}.")
+    return positive or "TUBERCULOSIS"
+
+
+def _path(row: SplitRecord) -> str:
+    """A test film in predictions.csv: below data/test."""
+    return f"{row.label}/{PurePosixPath(row.path).name}"
+
+
 def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) -> None:
     """A score on another split than the one trained on may count training films: refuse it."""
     if not rows:
@@ -161,7 +180,7 @@ def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "
     from lib.explain import share_outside_lungs
 
     reasons = judge.reasons(answer, card.classes)
-    content: dict[str, Any] = {"path": f"{row.label}/{PurePosixPath(row.path).name}", "label": row.label}
+    content: dict[str, Any] = {"path": _path(row), "label": row.label}
     columns = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     if answer.probabilities is None:
         content |= dict.fromkeys(columns, "")
@@ -182,6 +201,7 @@ def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "
 
 def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
     from lib import metrics
+    from lib.page import with_range
 
     console.table(
         f"phase {scores['phase']} on {scores['films']} test films, with 95 % intervals",
@@ -194,27 +214,23 @@ def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
     for source in scores["sources"]:
         for name, area in source["auroc"].items():
             console.say(
-                f"within {source['source']}: {name} against the rest, AUROC {_with_range(area['auroc'], area['interval'])}"
+                f"within {source['source']}: {name} against the rest, AUROC {with_range(area['auroc'], area['interval'])}"
             )
     point = scores["operating_point"]
     if point:
         console.say(
             f"{point['class']} from probability {point['threshold']:.3f}: sensitivity "
-            f"{_with_range(point['sensitivity'], point['intervals']['sensitivity'])}, specificity "
-            f"{_with_range(point['specificity'], point['intervals']['specificity'])}, "
+            f"{with_range(point['sensitivity'], point['intervals']['sensitivity'])}, specificity "
+            f"{with_range(point['specificity'], point['intervals']['specificity'])}, "
             f"{point['missed']} of {point['cases']} cases missed"
         )
     for name, change in scores.get("compared", {}).items():
         if name in ("accuracy", "macro_f1") or name.startswith("auroc"):
-            console.say(f"change of {name}: {_with_range(change['difference'], change['interval'], '+.3f')}")
+            console.say(f"change of {name}: {with_range(change['difference'], change['interval'], '+.3f')}")
     if scores["verdict"]:
         console.say(f"Verdict: {scores['verdict']['words']}")
-    accuracy, f1 = (_with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1"))
+    accuracy, f1 = (with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1"))
     console.say(f"accuracy {accuracy} · macro-F1 {f1} · results in {folder}, the page to read: {report}")
-
-
-def _with_range(value: float, interval: Sequence[float] | None, form: str = ".3f") -> str:
-    return f"{value:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lib.calibration import Judge
     from lib.inference import ModelCard, Prediction, Predictor
 
-PICTURES = {True: 2000, False: 500}  # in the page, of films that need a look and of others: it stays below 30 MB
-
 
 def predict_batch(
     *,
@@ -133,7 +131,7 @@ def predict_batch(
             journal.remove()
         counts = _count(output)
         if report:
-            _write_report(report, output, counts, root, predictor)
+            _write_report(report, output, counts, root, predictor, reader)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
     summary += f"; {len(names) - len(new)} films were seen before" if len(names) > len(new) else ""
     summary += f"; {passed_over} hidden or operating-system files are not counted" if passed_over else ""
@@ -227,17 +225,15 @@ def _count(table: Path) -> Counter[str]:
     return counts
 
 
-def _write_report(report: Path, table: Path, counts: Mapping[str, int], root: Path, predictor: "Predictor") -> None:
-    """The page of the whole table; the films that it shows are read once more, so that rows of an earlier run have pictures."""
-    from lib.page import pictures, write_triage
+def _write_report(
+    report: Path, table: Path, counts: Mapping[str, int], root: Path, predictor: "Predictor", reader: Reader
+) -> None:
+    """The page of the whole table; films with a picture are read once more, so that rows of an earlier run have theirs."""
+    from lib.page import PICTURES, in_triage_order, pictures, write_triage
 
-    rows, pictured = list(_table_rows(table)), Counter[bool]()
-    shown = []
-    for row in rows:
-        if row["prediction"] and pictured[row["needs_review"]] < PICTURES[row["needs_review"]]:
-            pictured[row["needs_review"]] += 1
-            shown.append(row)
-    answers = predictor.predict(root / from_cell(row["path"]) for row in shown)
+    rows = in_triage_order(_table_rows(table))
+    shown = [row for row in rows if row["prediction"]][:PICTURES]
+    answers = predictor.predict((root / from_cell(row["path"]) for row in shown), reader)
     for row, answer in zip(shown, console.track(answers, "pictures", len(shown)), strict=True):
         if answer.logits is not None:
             row |= pictures(answer, predictor.card, row["prediction"])

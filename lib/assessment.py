@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from lib.errors import JobError, UnreadableFilmError
 from lib.intervals import Answers
 from lib.manifest import FilmRecord, SplitRecord, read_manifest, read_split
 from lib.parallel import map_ordered
-from lib.radiograph import read_grey
+from lib.radiograph import ANY_SIZE, read_grey
 from lib.reading import THUMBNAIL_SIDE
 
 BASELINES = tuple(shortcuts.BASELINES)
@@ -70,6 +71,7 @@ def assess(
     answers = metrics.answers_of(predictions)
     review = predictions["needs_review"].eq("True")
     found: dict[str, Any] = {
+        "groups": len(set(answers.groups)),
         "points": {name: value if np.isfinite(value) else None for name, value in intervals.point_scores(answers).items()},
         "intervals": intervals.all_intervals(answers, seed),
         "sources": metrics.per_source(predictions, seed),
@@ -99,8 +101,8 @@ def assess(
     return found
 
 
-def compare(predictions: pd.DataFrame, folder: Path, seed: int) -> dict[str, Any]:
-    """Paired differences, this evaluation minus the one in `folder`, with intervals.
+def earlier(folder: Path, films: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
+    """The predictions of an earlier evaluation in `folder`, of the same films.
 
     Raises:
         JobError: there is none, or it scored other films or classes.
@@ -109,15 +111,19 @@ def compare(predictions: pd.DataFrame, folder: Path, seed: int) -> dict[str, Any
     if not file.exists():
         raise JobError(f"--compare {folder}: there is no {file}. Give the folder of an earlier evaluation.")
     other = metrics.read_predictions(file)
-    both = predictions["prediction"].ne("").to_numpy()
-    if other["path"].tolist() != predictions["path"].tolist() or other["label"].tolist() != predictions["label"].tolist():
+    if other["path"].tolist() != list(films) or other["label"].tolist() != list(labels):
         raise JobError(f"--compare {folder} scored other films: evaluate both models on the same split.")
-    if metrics.classes_of(other) != metrics.classes_of(predictions):
+    if metrics.classes_of(other) != list(classes):
         raise JobError(f"--compare {folder} knows other classes: {', '.join(metrics.classes_of(other))}.")
-    both = both & other["prediction"].ne("").to_numpy()
+    return other
+
+
+def compare(predictions: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Paired differences on the films that both could read, `predictions` minus the `earlier` ones, with intervals."""
+    both = predictions["prediction"].ne("").to_numpy() & other["prediction"].ne("").to_numpy()
     first, second = metrics.answers_of(other[both]), metrics.answers_of(predictions[both])
     return {
-        name: {"difference": difference, "interval": interval}
+        name: {"difference": difference if np.isfinite(difference) else None, "interval": interval}
         for name, (difference, interval) in intervals.differences(first, second, seed).items()
     }
 
@@ -130,10 +136,14 @@ def _against(
     for name in BASELINES:
         predicted = np.array([list(answers.classes).index(value) for value in said[name]])
         rival = Answers(answers.targets, predicted, np.eye(len(answers.classes))[predicted], answers.groups, answers.classes)
-        score = intervals.point_scores(rival)["macro_f1"]
-        margin = intervals.differences(rival, answers, seed)["macro_f1"][1]
-        found[name] = {"what": shortcuts.BASELINES[name], "macro_f1": score, "margin": margin}
+        score = float(intervals.macro_f1(rival, np.ones((1, len(predicted))))[0])
+        margin = intervals.bootstrap(answers.groups, partial(_margin, rival, answers), seed)["macro_f1"]
+        found[name] = {"what": shortcuts.BASELINES[name], "macro_f1": score, "margin": intervals.interval(margin)}
     return found
+
+
+def _margin(rival: Answers, answers: Answers, weights: np.ndarray) -> intervals.Scores:
+    return {"macro_f1": intervals.macro_f1(answers, weights) - intervals.macro_f1(rival, weights)}
 
 
 def _accuracy(rows: pd.DataFrame) -> float | None:
@@ -143,6 +153,6 @@ def _accuracy(rows: pd.DataFrame) -> float | None:
 
 def _thumbnail(path: Path) -> np.ndarray:
     try:
-        return read_grey(path, THUMBNAIL_SIDE)
+        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE)
     except UnreadableFilmError:
         return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)

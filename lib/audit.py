@@ -57,7 +57,11 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
         near_pairs=pairs,
         near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
         sources=dict(sorted(sources.items())),
-        single_class_sources=[name for name, counts in sorted(sources.items()) if sum(map(bool, counts.values())) == 1],
+        single_class_sources=[
+            name
+            for name, counts in sorted(sources.items())
+            if name != shortcuts.UNKNOWN and sum(map(bool, counts.values())) == 1
+        ],
         properties=[_properties(label, [film for film in films if film.label == label]) for label in labels],
         blank=[film.path for film in films if film.contrast < LOW_CONTRAST],
     )

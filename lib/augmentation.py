@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lib.errors import JobError
-from lib.radiograph import read_grey
+from lib.radiograph import ANY_SIZE, read_grey
 from lib.torchvision_import import torchvision
 
 functional = torchvision.transforms.v2.functional
@@ -59,7 +59,7 @@ def read_film(film: Film, side: int) -> np.ndarray:
         JobError: it cannot be read any more.
     """
     try:
-        return read_grey(film.path, side)
+        return read_grey(film.path, side, ANY_SIZE)
     except JobError as error:
         raise JobError(
             f"{film.path}: {error}. The films changed during the training: run the jobs again from ingest."

@@ -13,7 +13,7 @@ from lib.durable import recover_folder, sha256_of, write_json
 from lib.errors import JobError
 from lib.isolation import map_isolated, start_server
 from lib.openvino_import import core, ov
-from lib.radiograph import MAX_PIXELS
+from lib.radiograph import ANY_SIZE
 from lib.reading import Film, Reader, lost
 
 FORMAT = 2
@@ -213,12 +213,13 @@ class Predictor:
         self.readers, self.seconds = readers, seconds
 
     def predict(self, paths: Iterable[Path], reader: Reader | None = None) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. A `reader` other than the usual one has the same `side`.
+        """One `Prediction` per path, in order. The usual `reader` takes films of any size, as ingest let
+        them in under its limit; another one has the same `side`.
 
         Files are read in processes of their own, a few requests ahead: one that crashes its decoder is an error in its
         prediction and harms no other.
         """
-        reader = reader or Reader(self.card.input_side, MAX_PIXELS)
+        reader = reader or Reader(self.card.input_side, ANY_SIZE)
         ahead = self.readers + 2 * FILMS_PER_REQUEST
         films = map_isolated(reader, lost, paths, self.readers, self.seconds, ahead)
         for film, outputs in self.graph.stream((film, None if film.error else film.grey) for film in films):

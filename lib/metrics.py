@@ -12,8 +12,10 @@ import pandas as pd
 
 from lib import calibration, intervals
 from lib.calibration import Calibration
+from lib.errors import JobError
 from lib.inference import softmax
 from lib.intervals import Answers
+from lib.shortcuts import UNKNOWN
 
 FEW = 5  # films of a kind below which a source has no AUROC
 PROBABILITY = "prob_"  # columns prob_<CLASS>
@@ -36,21 +38,27 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def score(predictions: pd.DataFrame) -> dict[str, Any]:
     """Scores of the rows that have a prediction.
 
-    Needs the columns `label`, `prediction` and `prob_<CLASS>`. Precision of a class that was never predicted is 0, as
-    is its F1; the one-vs-rest AUROC of a class that is absent, or alone, is None. Rows with an error are counted as
-    `unreadable` and left out of every score. The confusion matrix has true classes as rows, predicted as columns.
+    Needs the columns `label`, `prediction` and `prob_<CLASS>`. A score that has no meaning is None: precision of a class
+    that was never predicted, recall of one without films, F1 of one with neither (macro-F1 is the mean of the others), the
+    one-vs-rest AUROC of a class that is absent, or alone. Rows with an error are counted as `unreadable` and left out of
+    every score. The confusion matrix has true classes as rows, predicted as columns.
+
+    Raises:
+        JobError: no row has a prediction.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
     classes = classes_of(predictions)
     rows = predictions[predictions["prediction"].isin(classes)]
+    if rows.empty:
+        raise JobError("no test film could be read, so there is nothing to score; predictions.csv says why for each.")
     truth, answer = rows["label"].to_numpy(object), rows["prediction"].to_numpy(object)
-    precision, recall, f1, support = precision_recall_fscore_support(truth, answer, labels=classes, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(truth, answer, labels=classes, zero_division=np.nan)
     per_class = {
         name: {
-            "precision": float(precision[index]),
-            "recall": float(recall[index]),
-            "f1": float(f1[index]),
+            "precision": _known(precision[index]),
+            "recall": _known(recall[index]),
+            "f1": _known(f1[index]),
             "auroc": _auroc(truth == name, rows[PROBABILITY + name].to_numpy(float)),
             "films": int(support[index]),
         }
@@ -60,7 +68,7 @@ def score(predictions: pd.DataFrame) -> dict[str, Any]:
         "films": len(rows),
         "unreadable": len(predictions) - len(rows),
         "accuracy": float(accuracy_score(truth, answer)),
-        "macro_f1": float(f1_score(truth, answer, labels=classes, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(truth, answer, labels=classes, average="macro", zero_division=np.nan)),
         "per_class": per_class,
         "classes": classes,
         "confusion_matrix": confusion_matrix(truth, answer, labels=classes).tolist(),
@@ -110,7 +118,8 @@ def operating_point(
 ) -> dict[str, Any]:
     """What calling every film with `prob_<positive>` >= `threshold` positive does: rates, intervals, cases missed.
 
-    Predictive values follow from Bayes' rule for each of `prevalences`; the test films' own mixture means nothing.
+    Predictive values follow from Bayes' rule for each of `prevalences`. They take the specificity of the test films, so
+    of their mixture of the other classes.
     """
     number = list(answers.classes).index(positive)
     is_positive, called = answers.targets == number, answers.probabilities[:, number] >= threshold
@@ -162,9 +171,13 @@ def threshold_table(answers: Answers, positive: str, prevalences: Sequence[float
 
 
 def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """Scores inside each `source` alone: where one source holds two classes, its AUROC owes nothing to the source."""
+    """Scores inside each `source` alone, but not of films whose source nothing tells: they are no place of their own.
+
+    Where one source holds two classes, its AUROC owes nothing to the source.
+    """
     found = []
-    for source, rows in predictions[predictions["prediction"].ne("")].groupby("source", sort=True):
+    known = predictions["prediction"].ne("") & predictions["source"].ne(UNKNOWN)
+    for source, rows in predictions[known].groupby("source", sort=True):
         answers = answers_of(rows)
         point = intervals.scores(answers, np.ones((1, len(answers.targets))))
         ranges = intervals.all_intervals(answers, seed)
@@ -183,6 +196,10 @@ def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _auroc(is_class: np.ndarray, probability: np.ndarray) -> float | None:

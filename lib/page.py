@@ -1,9 +1,10 @@
 """runs/report.html, one file that needs nothing else, and the model card: built from what the jobs left on disk."""
 
 import base64
+import heapq
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from lib.explain import overlay
 from lib.inference import ModelCard, Prediction
 from lib.manifest import FilmRecord
 from lib.metrics import PROBABILITY, classes_of
-from lib.radiograph import read_grey
+from lib.radiograph import ANY_SIZE, read_grey
 
 FILMS_SHOWN = 12  # of the worst errors, and of the right answers
 PAIRS_SHOWN = 4
 THUMBNAIL = 176  # pixels
+CARDS = 5000  # films in the page of a batch: a browser still sorts them at once
+PICTURES = 2000  # of them with a picture and a map: the page stays below 30 MB
 _INK = "#010203"  # drawn in this colour, shown in the page's
 SHORTS = {
     "precision": "precision",
@@ -92,11 +95,16 @@ def write_report(
     report.save_text(path, _TEMPLATES.get_template("report.html").render(content))
 
 
+def in_triage_order(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first `CARDS` rows of a batch's table as its page shows them: films that need a look, then the least sure."""
+    first = heapq.nsmallest(CARDS, rows, key=lambda row: (not row["needs_review"], float(row["confidence"] or 0), row["path"]))
+    return [dict(row) for row in first]
+
+
 def write_triage(path: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int], card: ModelCard) -> None:
-    """The page of a batch: rows of its table, those that need a look first; a row may bring `picture` and `map`."""
-    ordered = sorted(rows, key=lambda row: (not row["needs_review"], float(row.get("confidence") or 0)))
+    """The page of a batch: rows `in_triage_order`, of which some bring `picture` and `map`; `counts` is of all rows."""
     content = {
-        "rows": [{"confidence": "", "picture": "", "map": "", "outside_lungs": "", **row} for row in ordered],
+        "rows": [{"confidence": "", "picture": "", "map": "", "outside_lungs": "", **row} for row in rows],
         "counts": counts,
         "classes": card.classes,
         "model": card.name,
@@ -168,7 +176,7 @@ def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, s
     found = []
     for film in (first, second):
         try:
-            found.append((jpeg(read_grey(raw / film.path, THUMBNAIL)), film.path))
+            found.append((jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE)), film.path))
         except UnreadableFilmError:
             continue
     return found
@@ -185,8 +193,9 @@ def jpeg(pixels: np.ndarray) -> str:
 
 def _figures(predictions: pd.DataFrame, scores: Mapping[str, Any]) -> dict[str, Markup]:
     rows = predictions[predictions["prediction"].ne("")]
+    side = (3.6, 3.4) if len(scores["classes"]) <= report.FEW_CLASSES else (5.6, 5.4)
     found = {
-        "confusion": _svg(3.6, 3.4, lambda axes: report.draw_confusion(axes, scores), "Confusion matrix"),
+        "confusion": _svg(*side, lambda axes: report.draw_confusion(axes, scores), "Confusion matrix"),
         "roc": _svg(3.9, 3.6, lambda axes: report.draw_roc(axes, rows, scores), "ROC curves"),
         "precision_recall": _svg(3.9, 3.6, lambda axes: _draw_precision_recall(axes, rows), "Precision and recall"),
     }
@@ -217,16 +226,18 @@ def _svg(width: float, height: float, draw: Callable[[Axes], None], title: str) 
 def _draw_precision_recall(axes: Axes, rows: pd.DataFrame) -> None:
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    for colour, name in zip(report.COLOURS * 9, classes_of(rows), strict=False):
+    classes = classes_of(rows)
+    for style, name, called in zip(report.line_styles(classes), classes, report.short(classes), strict=True):
         positive = rows["label"].eq(name).to_numpy()
         if positive.any() and not positive.all():
             precision, recall, _ = precision_recall_curve(positive, rows[PROBABILITY + name])
             area = average_precision_score(positive, rows[PROBABILITY + name])
-            axes.plot(recall, precision, color=colour, label=f"{report.short(name)} {area:.3f}")
+            axes.plot(recall, precision, **style, label=f"{area:.3f} {called}")
     axes.set(
         xlabel="recall", ylabel="precision", title="precision and recall, average precision", xlim=(0, 1.02), ylim=(0, 1.02)
     )
-    axes.legend(frameon=False, loc="lower left", labelcolor=_INK)
+    small = "small" if len(classes) > report.FEW_CLASSES else None
+    axes.legend(frameon=False, loc="lower left", labelcolor=_INK, fontsize=small)
     report.tidy(axes)
 
 

@@ -16,6 +16,7 @@ from lib import dicom
 from lib.errors import UnreadableFilmError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
+ANY_SIZE = 2**40  # pixels: for films that the ingest job let in under its own limit
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0

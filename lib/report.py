@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from lib.durable import whole_file
 from lib.errors import UnreadableFilmError
 from lib.metrics import PROBABILITY, classes_of
-from lib.radiograph import read_grey
+from lib.radiograph import ANY_SIZE, read_grey
 
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#4a5568")
 THUMBNAIL_SIDE = 256
+FEW_CLASSES = 6  # beyond it figures use smaller letters
 
 
 def curves(history: Sequence[Mapping[str, Any]], phase: str, path: Path) -> None:
@@ -87,12 +88,15 @@ def draw_confusion(axes: Axes, scores: Mapping[str, Any]) -> None:
     counts = np.array(scores["confusion_matrix"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 10 if len(counts) <= FEW_CLASSES else 6
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
-    ticks = range(len(scores["classes"]))
-    axes.set_xticks(ticks, [short(name) for name in scores["classes"]])
-    axes.set_yticks(ticks, [short(name) for name in scores["classes"]])
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, size=size)
+    ticks, names = range(len(scores["classes"])), short(scores["classes"])
+    many = len(ticks) > FEW_CLASSES
+    axes.set_xticks(ticks, names, rotation=90 if many else 0)
+    axes.set_yticks(ticks, names)
+    axes.tick_params(labelsize=7 if many else 9)
     axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
 
 
@@ -101,32 +105,44 @@ def draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -
     from sklearn.metrics import roc_curve
 
     rows = predictions[predictions["prediction"].ne("")]
-    for colour, name in zip(COLOURS * 9, classes_of(predictions), strict=False):
+    classes = classes_of(predictions)
+    for style, name, called in zip(line_styles(classes), classes, short(classes), strict=True):
         area = scores["per_class"][name]["auroc"]
         if area is not None:
             false_rate, true_rate, _ = roc_curve(rows["label"] == name, rows[PROBABILITY + name])
-            axes.plot(false_rate, true_rate, color=colour, label=f"{short(name)} {area:.3f}")
+            axes.plot(false_rate, true_rate, **style, label=f"{area:.3f} {called}")
     axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="one-vs-rest ROC, AUROC", aspect="equal")
-    axes.legend(frameon=False, loc="lower right", labelcolor=mpl.rcParams["text.color"])
+    small = "small" if len(classes) > FEW_CLASSES else None
+    axes.legend(frameon=False, loc="lower right", labelcolor=mpl.rcParams["text.color"], fontsize=small)
     tidy(axes)
 
 
 def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
     try:
-        axes.imshow(read_grey(films / row["path"], THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE), cmap="gray", vmin=0, vmax=255)
     except UnreadableFilmError:
         return
-    answer = f"{short(row['prediction'])} {row['confidence']:.0%}"
+    answer = f"{row['prediction']} {row['confidence']:.0%}"
     right = row["label"] == row["prediction"]
-    axes.set_title(
-        answer if right else f"{answer}\nis {short(row['label'])}", fontsize=8, color="black" if right else "#c53030"
-    )
+    axes.set_title(answer if right else f"{answer}\nis {row['label']}", fontsize=8, color="black" if right else "#c53030")
 
 
-def short(name: str) -> str:
-    """A class name that fits below a tick."""
-    return name if len(name) <= 9 else {"TUBERCULOSIS": "TB"}.get(name, name[:8] + "…")
+def short(names: Sequence[str]) -> list[str]:
+    """Class names that fit below a tick and can still be told apart."""
+    for cut in (lambda name: f"{name[:8]}…", lambda name: f"{name[:4]}…{name[-6:]}", str):
+        found = [name if len(name) <= 9 else {"TUBERCULOSIS": "TB"}.get(name) or cut(name) for name in names]
+        if len(set(found)) == len(names):
+            break
+    return found
+
+
+def line_styles(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and dashes of each class's curve: no two alike for up to 24 classes."""
+    return [
+        {"color": COLOURS[number % len(COLOURS)], "linestyle": ("-", "--", "-.", ":")[number // len(COLOURS) % 4]}
+        for number in range(len(classes))
+    ]
 
 
 def tidy(axes: Axes) -> None:

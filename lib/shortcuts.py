@@ -17,6 +17,7 @@ from lib.manifest import FilmRecord
 
 TREES = 300
 UNDECIDED = 0.1  # macro-F1 by which the model may be better where a margin that reaches 0 decides nothing
+UNKNOWN = "unknown"  # source of films that neither name nor signature tells
 USUAL_SIGNATURE = 20  # films of one size and format that are taken for one unnamed source
 BASELINES = {
     "metadata": "file metadata alone: size, aspect ratio, tint, file type, colour mode, bytes per pixel",
@@ -59,7 +60,7 @@ def sources(records: Sequence[FilmRecord]) -> list[str]:
     shapes = [f"{_kind(record)} {record.mode} {record.width}x{record.height}" for record in records]
     count = Counter(shape for shape, record in zip(shapes, records, strict=True) if not record.source)
     return [
-        record.source or (shape if count[shape] >= USUAL_SIGNATURE else "unknown")
+        record.source or (shape if count[shape] >= USUAL_SIGNATURE else UNKNOWN)
         for shape, record in zip(shapes, records, strict=True)
     ]
 
@@ -80,7 +81,7 @@ def verdict(
     """
     best = max(baselines, key=lambda name: baselines[name])
     unbeaten = [margin for margin in margins.values() if margin is None or margin[0] <= 0]
-    share = (baselines[best] - chance) / max(model - chance, 1e-9)
+    share = min((baselines[best] - chance) / (model - chance), 1.0) if model > chance else 1.0
     what = {"metadata": "File metadata alone", "thumbnail": "A 32 x 32 thumbnail"}[best]
     scores = f"{what} reaches a macro-F1 of {baselines[best]:.3f} on the same films, the model {model:.3f}"
     outdone = any(margin is not None and margin[1] < 0 for margin in margins.values())

@@ -98,3 +98,29 @@ def test_a_test_film_that_cannot_be_read_any_more_is_a_row_and_exit_3(chain: Pat
     assert run(evaluate, *LITE0, *argv) == 3
     scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert scores["unreadable"] == 1
+
+
+def test_a_class_of_interest_that_no_one_knows_is_refused_before_any_film_is_read(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(evaluate, "--positive", "TUBERCULOSE", "--output", tmp_path / "e", *dirs(chain)) == 1
+    assert "--positive TUBERCULOSE: this model knows NORMAL" in capsys.readouterr().err
+    assert run(evaluate, "--compare", tmp_path / "none", "--output", tmp_path / "e", *dirs(chain)) == 1
+    assert "there is no" in capsys.readouterr().err
+    assert not (tmp_path / "e/predictions.csv").exists()
+
+
+def test_without_a_readable_test_film_there_is_nothing_to_score(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    for film in (tmp_path / "data/test").rglob("*.*"):
+        film.unlink()
+        film.write_text("no film")
+    code = run(
+        evaluate, "--nobaselines", "--data_dir", tmp_path / "data", "--output", tmp_path / "e", "--runs_dir", chain / "runs"
+    )
+    assert code == 1
+    assert "no test film could be read" in capsys.readouterr().err
+    assert (tmp_path / "e/predictions.csv").exists()
+    assert not (tmp_path / "e/metrics.json").exists()

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn import metrics as sk
 
 from lib import intervals
@@ -58,6 +59,52 @@ def test_the_interval_covers_the_true_accuracy_in_93_to_97_percent_of_simulated_
         assert found is not None
         covered += found[0] <= 0.8 <= found[1]
     assert 0.93 <= covered / 600 <= 0.97
+
+
+def test_the_interval_covers_the_true_auroc_of_a_class_of_twelve_films() -> None:
+    """600 studies of 12 positives and 80 negatives, whose scores are normal and 1.5 apart."""
+    covered, studies, true = 0, 600, float(norm.cdf(1.5 / np.sqrt(2)))
+    positive = np.arange(92) < 12
+    for study in range(studies):
+        score = np.random.default_rng(study).normal(size=92) + 1.5 * positive
+        point = float(intervals.auroc(positive, score, np.ones((1, 92)))[0])
+
+        def area(weights: np.ndarray, score: np.ndarray = score) -> intervals.Scores:
+            return {"auroc": intervals.auroc(positive, score, weights)}
+
+        found = intervals.area_interval(point, intervals.bootstrap(np.arange(92), area, study, 400)["auroc"], 12)
+        assert found is not None
+        covered += found[0] <= true <= found[1]
+    assert 0.93 <= covered / studies <= 0.98
+
+
+def test_a_perfect_model_keeps_a_bound_drawn_from_its_smallest_class_and_is_not_called_chance() -> None:
+    targets = np.repeat([0, 1], [57, 3])
+    perfect = Answers(targets, targets, np.eye(2)[targets], np.arange(60).astype(str), ("A", "B"))
+    found = intervals.all_intervals(perfect, 0)
+    for name, patients in (("A", 57), ("B", 3)):
+        for what in ("precision", "recall", "f1"):
+            assert found[f"{what}.{name}"] == pytest.approx((0.025 ** (1 / patients), 1.0))
+    assert found["auroc.A"] == pytest.approx((0.025 ** (1 / 3), 1.0))
+    low, high = found["macro_f1"] or (0, 0)
+    assert 0.5 < low < high == 1
+
+
+def test_macro_f1_is_the_mean_over_classes_that_a_resample_has() -> None:
+    answers = _answers(40, 5)
+    weights = (
+        np.random.default_rng(0).integers(0, 3, (20, 40)).astype(float) * (answers.targets != 2) * (answers.predicted != 2)
+    )
+    alone = intervals.macro_f1(answers, weights)
+    assert alone == pytest.approx(intervals.scores(answers, weights)["macro_f1"])
+    assert alone == pytest.approx(
+        [sk.f1_score(answers.targets, answers.predicted, labels=[0, 1], average="macro", sample_weight=row) for row in weights]
+    )
+
+
+def test_a_handful_of_patients_has_no_interval() -> None:
+    answers = _answers(40, 6, per_group=10)
+    assert intervals.all_intervals(answers, 0)["accuracy"] is None
 
 
 def test_films_of_one_patient_do_not_narrow_the_interval() -> None:

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate, ingest, split, train
+from lib import page as page_module
+from lib import report
 from tests.conftest import LITE0, dirs, predict, run
 
 SECTIONS = ["verdict", "audit", "scores", "calibration", "operating", "sources", "films", "training", "made"]
@@ -127,3 +129,19 @@ def test_another_split_cannot_be_compared(chain: Path, tmp_path: Path, capsys: p
     assert "scored other films" in capsys.readouterr().err
     assert run(evaluate, "--output", tmp_path / "out", "--compare", tmp_path / "nowhere", *dirs(chain)) == 1
     assert "Give the folder of an earlier evaluation" in capsys.readouterr().err
+
+
+def test_class_names_that_begin_alike_stay_apart() -> None:
+    assert report.short(["NORMAL", "TUBERCULOSIS", "PNEUMONIA"]) == ["NORMAL", "TB", "PNEUMONIA"]
+    assert report.short(["PNEUMONIA_BACTERIAL", "PNEUMONIA_VIRAL"]) == ["PNEU…TERIAL", "PNEU…_VIRAL"]
+    styles = [tuple(style.values()) for style in report.line_styles([str(number) for number in range(24)])]
+    assert len(set(styles)) == 24
+
+
+def test_a_large_batch_shows_what_to_look_at_first() -> None:
+    rows = [{"path": f"{n:05}", "needs_review": n % 20 == 0, "confidence": f"{n / 7000:.6f}"} for n in range(7000)]
+    shown = page_module.in_triage_order(iter(rows))
+    assert len(shown) == page_module.CARDS
+    assert [row["path"] for row in shown[:2]] == ["00000", "00020"]
+    assert sum(row["needs_review"] for row in shown) == 350
+    assert not shown[350]["needs_review"]

@@ -307,7 +307,7 @@ def test_a_checkpoint_of_another_backbone_or_of_other_classes_is_refused(
 def test_contradicting_flags_are_wrong_usage(root: Path) -> None:
     assert _train(root, "a", "--checkpoint_path", "x.pt") == 2
     assert _train(root, "b", "--nofreeze_backbone", "--fine_tune_last_block") == 2
-    assert not list((root / "runs").glob("phase_*"))
+    assert not (root / "runs").exists()
 
 
 def test_a_new_split_makes_a_new_run(tmp_path: Path, chain: Path) -> None:
