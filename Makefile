@@ -170,8 +170,8 @@ image: .env ## build the container image
 		|| { tail -n 20 .venv/install.log; exit 1; }
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.lock
-	@$(PYTHON) -m pip install --no-deps --require-hashes -r requirements-dev.lock >> .venv/install.log 2>&1 \
+.venv/installed-dev: .venv/installed requirements-ray.lock requirements-dev.lock
+	@$(PYTHON) -m pip install --no-deps --require-hashes -r requirements-ray.lock -r requirements-dev.lock >> .venv/install.log 2>&1 \
 		|| { tail -n 20 .venv/install.log; exit 1; }
 	@touch $@
 
@@ -201,6 +201,7 @@ format: .venv/installed-dev ## format the code and regenerate the docs
 lock: .venv/installed-dev ## pin every package again after a change to requirements*.txt
 	$(PYTHON) -m pip install -q pip-tools
 	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements.lock requirements.txt requirements-torch.txt
+	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements-ray.lock requirements-ray.txt
 	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements-dev.lock requirements-dev.txt
 LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision

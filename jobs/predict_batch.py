@@ -3,9 +3,8 @@
 import csv
 import errno
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +13,19 @@ from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.names import from_cell, to_cell
-from lib.radiograph import find_files
-from lib.reading import Reader, Stamp
+from lib.places import Place, place_of
+from lib.reading import Stamp
 
 if TYPE_CHECKING:
-    from lib.calibration import Judge
-    from lib.inference import ModelCard, Prediction, Predictor
+    from lib.batch import Classifier, ClusterClassifier
 
 
 def predict_batch(
     *,
-    input: Annotated[Path, Flag("a film, or a folder that is searched with all its subfolders", placeholder="DIR_OR_FILE")],
+    input: Annotated[
+        str,
+        Flag("a film, or a folder or bucket that is searched with all its subfolders", placeholder="DIR|FILE|s3://BUCKET/DIR"),
+    ],
     output: Annotated[Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv")],
     resume: Annotated[bool, Flag("take up an interrupted run to the same table where it stopped")] = True,
     incremental: Annotated[
@@ -47,6 +48,7 @@ def predict_batch(
     report: Annotated[
         Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
     ] = None,
+    cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     dicom_tags: Annotated[
         tuple[str, ...], Flag("header fields of DICOM files to add as columns; none unless asked", placeholder="KEYWORD,…")
@@ -82,134 +84,86 @@ def predict_batch(
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
     dicom.check_keywords(dicom_tags)
-    if explain and input.absolute().is_relative_to(explain.absolute()):
+    if explain and Path(input).absolute().is_relative_to(explain.absolute()):
         raise UsageError(f"--explain {explain} holds the films: a map could take the place of one. Give another folder.")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give a file name.")
 
-    from lib.calibration import Judge
-    from lib.inference import Predictor
+    from lib import batch
     from lib.journal import Journal
     from lib.seen import Seen
 
     cores = cpu.usable_cores(cpus)
     folder = model or runs_dir / "model"
+    how = batch.Settings(
+        precision, operating_point, review_below, bool(explain), dicom_tags, int(1e6 * max_megapixels), file_timeout
+    )
     with ExitStack() as held:
         held.enter_context(durable.lock_of(output))
         if incremental:
             held.enter_context(durable.lock_of(incremental))
-        root, names, passed_over = _inputs(input, [path for path in (output, explain, report, incremental) if path])
-        predictor = Predictor(folder, precision, cores, workers or cores, file_timeout)
-        card = predictor.card
+        place = place_of(input, [path for path in (output, explain, report, incremental) if path])
+        classifier: batch.Classifier | batch.ClusterClassifier
+        if cluster:
+            classifier = batch.ClusterClassifier(cluster, folder, how, place, cpus, workers)
+        else:
+            classifier = batch.Classifier(folder, how, place, cores, workers or cores)
+        held.enter_context(classifier)
+        card = classifier.card
         if backbone not in (None, card.backbone):
             raise JobError(
                 f"{folder} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
             )
-        rows = _Rows(card, Judge.of(folder, card.calibration), operating_point, review_below, explain, dicom_tags)
         seen = Seen(incremental) if incremental else None
-        new = seen.unseen(root, names, workers or cores) if seen else names
+        new = seen.unseen(place, workers or cores) if seen else place.names
+        columns = batch.columns_of(card, how)
         belongs_to = {
             "model": durable.sha256_of(folder / "model.json"),
-            "precision": predictor.precision,
+            "precision": classifier.settings.precision,
             "operating_point": operating_point,
             "review_below": review_below,
-            "columns": rows.columns,
+            "columns": columns,
         }
-        with Journal(output, rows.columns, new, belongs_to) as journal:
-            taken_over = journal.open(resume, lambda name, stamp: rows.is_current(name, root / name, stamp))
+
+        def is_current(name: str, stamp: Stamp) -> bool:
+            return place.stamp(name) == stamp and (not explain or _map_of(explain, name).exists())
+
+        with Journal(output, columns, new, belongs_to) as journal:
+            taken_over = journal.open(resume, is_current)
             if taken_over:
                 console.say(f"an interrupted run left {taken_over} of {len(new)} rows; going on from there.")
             missing = journal.missing()
-            files = (root / new[number] for number in missing)
-            reader = Reader(card.input_side, int(1e6 * max_megapixels), None if input.is_file() else root.resolve(), dicom_tags)
-            answers = predictor.predict(files, reader)
-            for number, answer in zip(missing, console.track(answers, "films", len(missing)), strict=True):
-                journal.add(number, answer.film.stamp, rows.of(new[number], answer))
+            for number, answer in console.track(classifier.answers(new, missing), "films", len(missing)):
+                if explain and answer.map:
+                    _write_map(explain, new[number], answer.map)
+                journal.add(number, answer.stamp, answer.row)
             journal.publish(keep=incremental is not None)
             if seen:
-                seen.record(root)
+                seen.record(place)
             journal.remove()
         counts = _count(output)
         if report:
-            _write_report(report, output, counts, root, predictor, reader)
+            _write_report(report, output, counts, place, classifier)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
-    summary += f"; {len(names) - len(new)} films were seen before" if len(names) > len(new) else ""
-    summary += f"; {passed_over} hidden or operating-system files are not counted" if passed_over else ""
+    summary += f"; {len(place.names) - len(new)} films were seen before" if len(place.names) > len(new) else ""
+    summary += f"; {place.passed_over} hidden or operating-system files are not counted" if place.passed_over else ""
     console.say(f"{output}: {counts['rows']} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
 
 
-def _inputs(given: Path, own: Sequence[Path]) -> tuple[Path, list[str], int]:
-    """The folder that names start from; the names, sorted: text alone, which takes a quarter of the memory of paths; and
-    how many hidden files were passed over. `own` are files and folders that this job writes: no films."""
-    if not given.exists():
-        raise JobError(f"--input {given} does not exist.")
-    if not given.is_dir():
-        return given.parent, [given.name], 0
-    files, passed_over = find_files(given)
-    names = sorted(path.relative_to(given).as_posix() for path in files)
-    root = given.absolute()
-    places = [path.absolute().relative_to(root).as_posix() for path in own if path.absolute().is_relative_to(root)]
-    return (
-        given,
-        [name for name in names if not any(name == place or name.startswith(f"{place}/") for place in places)],
-        passed_over,
-    )
+def _map_of(explain: Path, name: str) -> Path:
+    return explain / f"{name}.png"
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """How an answer becomes a row of the table."""
-
-    card: "ModelCard"
-    judge: "Judge"
-    operating_point: str
-    review_below: float
-    explain: Path | None
-    tags: Sequence[str]
-
-    def __post_init__(self) -> None:
-        if self.operating_point:
-            self.judge.require_threshold(self.operating_point)
-
-    @property
-    def columns(self) -> list[str]:
-        answer = ["prediction", "confidence", *(f"prob_{name}" for name in self.card.classes)]
-        return ["path", *answer, "needs_review", "reasons", "outside_lungs", "error", "model", *self.tags]
-
-    def of(self, name: str, answer: "Prediction") -> dict[str, Any]:
-        """The row; the film's map is drawn as well, where one is wanted."""
-        from lib.explain import share_outside_lungs
-
-        classes, chances = self.card.classes, answer.probabilities
-        reasons = self.judge.reasons(answer, classes, self.operating_point)
-        row: dict[str, Any] = {"path": to_cell(name), "error": to_cell(answer.film.error), "model": self.card.name}
-        if chances is not None:
-            best = self.judge.choose(chances, classes, self.operating_point)
-            if chances[best] < self.review_below:
-                reasons.append(f"low confidence: below {self.review_below:g}")
-            row |= {f"prob_{name}": f"{chance:.6f}" for name, chance in zip(classes, chances, strict=True)}
-            row |= {"prediction": classes[best], "confidence": f"{chances[best]:.6f}"}
-            row["outside_lungs"] = f"{share_outside_lungs(answer.maps, best):.3f}"
-            if self.explain:
-                self._draw_map(name, answer, best)
-        row |= {keyword: to_cell(value) for keyword, value in answer.film.tags.items()}
-        return row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)}
-
-    def is_current(self, name: str, path: Path, stamp: Stamp) -> bool:
-        """Whether a row that an interrupted run wrote when the file had this stamp can stay."""
-        return Stamp.of(path) == stamp and (self.explain is None or self._map(name).exists())
-
-    def _draw_map(self, name: str, answer: "Prediction", number: int) -> None:
-        try:
-            _draw_map(self._map(name), answer, number)
-        except OSError as error:
-            if error.errno not in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-                raise
-            console.warn(f"no map of {to_cell(name)}: {error.strerror}", log_as="a film's name leaves no name for its map")
-
-    def _map(self, name: str) -> Path:
-        return (self.explain or Path()) / f"{name}.png"
+def _write_map(explain: Path, name: str, png: bytes) -> None:
+    """Beside its film's name; a name that leaves no name for its map costs a warning."""
+    try:
+        with durable.whole_file(_map_of(explain, name)) as file:
+            file.write(png)
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            raise
+        console.warn(f"no map of {to_cell(name)}: {error.strerror}", log_as="a film's name leaves no name for its map")
 
 
 def _table_rows(table: Path) -> Iterator[dict[str, Any]]:
@@ -226,35 +180,18 @@ def _count(table: Path) -> Counter[str]:
 
 
 def _write_report(
-    report: Path, table: Path, counts: Mapping[str, int], root: Path, predictor: "Predictor", reader: Reader
+    report: Path, table: Path, counts: Mapping[str, int], place: Place, classifier: "Classifier | ClusterClassifier"
 ) -> None:
     """The page of the whole table; films with a picture are read once more, so that rows of an earlier run have theirs."""
     from lib.page import PICTURES, in_triage_order, pictures, write_triage
 
     rows = in_triage_order(_table_rows(table))
     shown = [row for row in rows if row["prediction"]][:PICTURES]
-    answers = predictor.predict((root / from_cell(row["path"]) for row in shown), reader)
+    answers = classifier.predict(place.source(from_cell(row["path"])) for row in shown)
     for row, answer in zip(shown, console.track(answers, "pictures", len(shown)), strict=True):
         if answer.logits is not None:
-            row |= pictures(answer, predictor.card, row["prediction"])
-    write_triage(report, rows, counts, predictor.card)
-
-
-def _draw_map(path: Path, answer: "Prediction", number: int) -> None:
-    """The film as the model sees it, and beside it the same film with the evidence for class `number`."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    from lib.explain import overlay
-
-    grey = answer.film.grey
-    over = overlay(grey, answer.maps, number)
-    buffer = io.BytesIO()
-    Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), np.asarray(over)])).save(buffer, "PNG")
-    with durable.whole_file(path) as file:
-        file.write(buffer.getbuffer())
+            row |= pictures(answer, classifier.card, row["prediction"])
+    write_triage(report, rows, counts, classifier.card)
 
 
 if __name__ == "__main__":

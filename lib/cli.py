@@ -250,12 +250,12 @@ def help_text(job: Job) -> str:
     lines = [f"usage: python -m jobs.{job.__name__} [--flag value ...]", "", purpose.strip(), "", "flags:"]
     for parameter in parameters_of(job).values():
         default = parameter.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        ending = f"default: {'none' if shown in ('', None) else shown}"
         if default is inspect.Parameter.empty:
             ending = "required"
         elif isinstance(parameter.flag, Setting):
-            ending = f"default: {default}; environment: {parameter.flag.env}"
-        else:
-            ending = f"default: {','.join(map(str, default)) or 'none' if isinstance(default, tuple) else default}"
+            ending += f"; environment: {parameter.flag.env}"
         lines += [f"  --{parameter.name} {parameter.metavar}", f"        {parameter.flag.help} [{ending}]"]
     for name, meaning in (
         ("debug", "show the whole traceback of an error; the log in RUNS_DIR/logs has it in any case"),

@@ -11,16 +11,17 @@ import numpy as np
 
 from lib.durable import recover_folder, sha256_of, write_json
 from lib.errors import JobError
-from lib.isolation import map_isolated, start_server
+from lib.isolation import Isolated, start_server
 from lib.openvino_import import core, ov
 from lib.radiograph import ANY_SIZE
-from lib.reading import Film, Reader, lost
+from lib.reading import Film, FilmReader, Reader
 
 FORMAT = 2
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
 FILE_SECONDS = 20.0  # to read one file; a damaged one may keep its decoder busy for ever
 Key = TypeVar("Key")
+Source = TypeVar("Source")
 Outputs = tuple[np.ndarray, ...]
 _NOTHING = np.empty(0)
 
@@ -177,12 +178,16 @@ class ModelCard:
                 raise JobError(f"{folder / name} is missing or damaged: copy the whole folder again, or train again.")
         return card
 
+    @property
+    def bears_bf16(self) -> bool:
+        """Whether bfloat16 is known to give nearly the same answers."""
+        return self.bf16 is not None and self.bf16.mean_shift <= LARGEST_SHIFT
+
     def precision(self, wanted: str) -> str:
         """ "auto" is bf16 where this CPU has it and the model is known to bear it, else fp32."""
         if wanted != "auto":
             return wanted
-        bears_it = self.bf16 is not None and self.bf16.mean_shift <= LARGEST_SHIFT
-        return usual_precision() if bears_it else "fp32"
+        return usual_precision() if self.bears_bf16 else "fp32"
 
 
 @dataclass(frozen=True)
@@ -212,16 +217,21 @@ class Predictor:
         self.graph = Graph(folder, self.precision, cores)
         self.readers, self.seconds = readers, seconds
 
-    def predict(self, paths: Iterable[Path], reader: Reader | None = None) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. The usual `reader` takes films of any size, as ingest let
-        them in under its limit; another one has the same `side`.
+    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
+        """One `Prediction` per path, in order. Films may have any size: ingest let them in under its limit."""
+        with self.readers_of(Reader(self.card.input_side, ANY_SIZE)) as readers:
+            yield from self.answers(readers, paths)
 
-        Files are read in processes of their own, a few requests ahead: one that crashes its decoder is an error in its
-        prediction and harms no other.
+    def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:
+        """Processes that read with `reader`, which has the model's `side`, and outlast a call of `answers`."""
+        return Isolated(reader, reader.lost, self.readers, self.seconds)
+
+    def answers(self, readers: Isolated[Source, Film], sources: Iterable[Source]) -> Iterator[Prediction]:
+        """One `Prediction` per source, in order; files are read a few requests ahead.
+
+        One that crashes its decoder is an error in its prediction and harms no other.
         """
-        reader = reader or Reader(self.card.input_side, ANY_SIZE)
-        ahead = self.readers + 2 * FILMS_PER_REQUEST
-        films = map_isolated(reader, lost, paths, self.readers, self.seconds, ahead)
+        films = readers.map(sources, self.readers + 2 * FILMS_PER_REQUEST)
         for film, outputs in self.graph.stream((film, None if film.error else film.grey) for film in films):
             if outputs is None:
                 yield Prediction(film)

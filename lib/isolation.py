@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,44 +46,74 @@ def map_isolated(
     seconds: float,
     lookahead: int | None = None,
 ) -> Iterator[Result]:
-    """`map(function, items)` in worker processes, results in input order, at most `lookahead` (4 per process) waiting.
+    """`Isolated.map` with worker processes that end with it."""
+    with Isolated(function, lost, processes, seconds) as isolated:
+        yield from isolated.map(items, lookahead)
+
+
+class Isolated(Generic[Item, Result]):
+    """A function that runs in worker processes; they are kept from one `map` to the next. A context manager.
 
     `lost(item, reason)` is the result of an item whose worker crashed, was killed, or took longer than `seconds`.
-    `function`, items and results must be picklable. An exception of `function` is raised where its result would have
-    come. A worker has `MEMORY` bytes of address space; the kernel's out-of-memory killer takes workers first.
-
-    Raises:
-        JobError: worker processes cannot be kept alive on this machine.
+    `function`, items and results must be picklable. A worker has `MEMORY` bytes of address space; the kernel's
+    out-of-memory killer takes workers first.
     """
-    ahead = lookahead or 4 * processes
-    source, waiting = iter(items), deque[Item]()
-    pool = _Pool(function, processes, seconds)
-    deaths = 0
-    try:
-        while True:
-            while len(waiting) < ahead and (item := next(source, _END)) is not _END:
-                waiting.append(item)
-                pool.ask(item)
-            if not waiting:
-                return
-            try:
-                result = pool.next_result(waiting[0], lost)
-            except _PoolDiedError as error:
-                deaths += 1
-                if deaths == _ATTEMPTS:
-                    raise JobError(
-                        f"the processes that read files do not stay alive: {error}. Is there memory left?"
-                    ) from error
-                pool.stop()
-                pool = _Pool(function, processes, seconds)
-                for item in waiting:
+
+    def __init__(
+        self, function: Callable[[Item], Result], lost: Callable[[Item, str], Result], processes: int, seconds: float
+    ) -> None:
+        self._lost, self._processes = lost, processes
+        self._new_pool = partial(_Pool[Item, Result], function, processes, seconds)
+        self._pool: _Pool[Item, Result] | None = None
+
+    def __enter__(self) -> "Isolated[Item, Result]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.stop()
+            self._pool = None
+
+    def map(self, items: Iterable[Item], lookahead: int | None = None) -> Iterator[Result]:
+        """`map(function, items)`, results in input order, at most `lookahead` (4 per process) waiting.
+
+        An exception of the function is raised where its result would have come.
+
+        Raises:
+            JobError: worker processes cannot be kept alive on this machine.
+        """
+        ahead = lookahead or 4 * self._processes
+        source, waiting = iter(items), deque[Item]()
+        pool = self._pool or self._new_pool()
+        self._pool = None  # until all of its results are back
+        deaths = 0
+        try:
+            while True:
+                while len(waiting) < ahead and (item := next(source, _END)) is not _END:
+                    waiting.append(item)
                     pool.ask(item)
-                continue
-            deaths = 0
-            waiting.popleft()
-            yield result
-    finally:
-        pool.stop()
+                if not waiting:
+                    self._pool = pool
+                    return
+                try:
+                    result = pool.next_result(waiting[0], self._lost)
+                except _PoolDiedError as error:
+                    deaths += 1
+                    if deaths == _ATTEMPTS:
+                        raise JobError(
+                            f"the processes that read files do not stay alive: {error}. Is there memory left?"
+                        ) from error
+                    pool.stop()
+                    pool = self._new_pool()
+                    for item in waiting:
+                        pool.ask(item)
+                    continue
+                deaths = 0
+                waiting.popleft()
+                yield result
+        finally:
+            if self._pool is None:
+                pool.stop()
 
 
 _END: Any = object()

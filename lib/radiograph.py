@@ -200,6 +200,12 @@ def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(pixels * (255.0 / full_scale)), 0, 255).astype(np.uint8)
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file `folder/name` is no input: hidden, in a hidden folder, or an operating system's own."""
+    *_, last = parts = name.split("/")
+    return any(part.startswith(".") for part in parts) or last.lower() in ("thumbs.db", "desktop.ini", "dicomdir")
+
+
 def find_files(root: Path) -> tuple[list[Path], int]:
     """Every file below `root` in a stable order, and how many hidden or operating-system files were passed over.
 
@@ -209,7 +215,7 @@ def find_files(root: Path) -> tuple[list[Path], int]:
     found: list[Path] = []
     passed_over = 0
     for path in _walk(root):
-        if path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini", "dicomdir"):
+        if is_passed_over(path.name):
             passed_over += 1
         else:
             found.append(path)

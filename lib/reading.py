@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from lib.errors import UnreadableFilmError
 from lib.radiograph import NOT_MEASURED, Measurements, measure, read_grey
 
 THUMBNAIL_SIDE = 32  # pixels
+Source = TypeVar("Source", contravariant=True)
 _NOTHING = np.empty(0, np.uint8)
 
 
@@ -47,9 +49,19 @@ class Film:
     tags: Mapping[str, str] = field(default_factory=dict)  # of a DICOM header, as asked for
 
 
+class FilmReader(Protocol[Source]):
+    """Reads one film after the other, from wherever it lies; picklable, for worker processes."""
+
+    def __call__(self, source: Source, /) -> Film:
+        """Decode, measure. Whatever is wrong with the film is said in `error`."""
+
+    def lost(self, source: Source, reason: str, /) -> Film:
+        """The film whose reading process did not come back."""
+
+
 @dataclass(frozen=True)
 class Reader:
-    """Reads one film after the other; a picklable function for worker processes."""
+    """A `FilmReader` of files."""
 
     side: int  # pixels
     max_pixels: int
@@ -70,10 +82,9 @@ class Reader:
             return Film(path, "changed while it was read: is it still being copied?", stamp=before)
         return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before, tags)
 
-
-def lost(path: Path, reason: str) -> Film:
-    """The film whose reader did not come back."""
-    return Film(path, reason, stamp=Stamp.of(path))
+    def lost(self, path: Path, reason: str) -> Film:
+        """The film whose reading process did not come back."""
+        return Film(path, reason, stamp=Stamp.of(path))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Which contents earlier runs have answered: what a run over a growing folder may pass over."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import durable
 from lib.errors import JobError
 from lib.parallel import map_ordered
+from lib.places import Place
 from lib.reading import Stamp
 
 _TABLES = """
@@ -31,25 +31,25 @@ class Seen:
             self._database = sqlite3.connect(path)
             self._database.executescript(_TABLES)
 
-    def unseen(self, root: Path, names: Sequence[str], threads: int) -> list[str]:
-        """The names below `root` whose content no earlier run has recorded, and those that cannot be read."""
+    def unseen(self, place: Place, threads: int) -> list[str]:
+        """The names of `place` whose content no earlier run has recorded, and those that cannot be read."""
         found = []
         with _explained(self.path):
             known = {name: (Stamp(size, mtime), digest) for name, size, mtime, digest in self._rows()}
-            digests = map_ordered(lambda name: _look(root / name, known.get(_key(name))), names, threads)
-            for name, (stamp, digest) in zip(names, digests, strict=True):
+            digests = map_ordered(lambda name: _look(place, name, known.get(_key(name))), place.names, threads)
+            for name, (stamp, digest) in zip(place.names, digests, strict=True):
                 self._looked_at[name] = stamp, digest
                 query = "SELECT 1 FROM contents WHERE sha256 = ?"
                 if not digest or self._database.execute(query, (digest,)).fetchone() is None:
                     found.append(name)
         return found
 
-    def record(self, root: Path) -> None:
+    def record(self, place: Place) -> None:
         """Remember every file that `unseen` looked at and that has not changed since."""
         kept = [
             (_key(name), stamp.size, stamp.mtime_ns, digest)
             for name, (stamp, digest) in self._looked_at.items()
-            if digest and Stamp.of(root / name) == stamp
+            if digest and place.stamp(name) == stamp
         ]
         with _explained(self.path), self._database:
             self._database.executemany("INSERT OR IGNORE INTO contents VALUES (?)", ((row[3],) for row in kept))
@@ -63,14 +63,9 @@ def _key(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _look(path: Path, known: tuple[Stamp, str] | None) -> tuple[Stamp, str]:
-    stamp = Stamp.of(path)
-    if known and known[0] == stamp:
-        return known
-    try:
-        return stamp, durable.sha256_of(path) if path.is_file() else ""
-    except OSError:
-        return stamp, ""
+def _look(place: Place, name: str, known: tuple[Stamp, str] | None) -> tuple[Stamp, str]:
+    stamp = place.stamp(name)
+    return known if known and known[0] == stamp else (stamp, place.sha256(name))
 
 
 @contextmanager

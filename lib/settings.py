@@ -61,6 +61,12 @@ MAX_MEGAPIXELS = Setting(
 FILE_TIMEOUT = Setting(
     "seconds after which a file that cannot be decoded is given up", above=0, placeholder="X", env="FILE_TIMEOUT", default=20.0
 )
+CLUSTER = Setting(
+    "do the expensive part on a Ray cluster: auto on one of its machines, ray://HEAD:10001 from elsewhere",
+    env="CLUSTER",
+    default="",
+    placeholder="ADDRESS",
+)
 
 SETTINGS = (
     DATA_DIR,
@@ -75,4 +81,5 @@ SETTINGS = (
     PRECISION,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
+    CLUSTER,
 )

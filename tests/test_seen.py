@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from lib.errors import JobError
+from lib.places import Folder
 from lib.seen import Seen
 
 
 def _run(tmp_path: Path, *names: str) -> list[str]:
     seen = Seen(tmp_path / "seen.sqlite")
-    found = seen.unseen(tmp_path, names, 2)
-    seen.record(tmp_path)
+    place = Folder(tmp_path, names, 0, None)
+    found = seen.unseen(place, 2)
+    seen.record(place)
     return found
 
 
@@ -35,16 +37,17 @@ def test_what_cannot_be_read_is_never_seen(tmp_path: Path) -> None:
 def test_a_file_that_changed_since_it_was_looked_at_is_not_recorded(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("one")
     seen = Seen(tmp_path / "seen.sqlite")
-    seen.unseen(tmp_path, ["a"], 1)
+    place = Folder(tmp_path, ["a"], 0, None)
+    seen.unseen(place, 1)
     (tmp_path / "a").write_text("grown")
-    seen.record(tmp_path)
+    seen.record(place)
     assert _run(tmp_path, "a") == ["a"]
 
 
 def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("one")
     _run(tmp_path, "a")
-    monkeypatch.setattr("lib.durable.sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("lib.places.sha256_of", lambda path: pytest.fail(f"{path} was read"))
     assert _run(tmp_path, "a") == []
 
 

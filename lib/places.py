@@ -1,0 +1,266 @@
+"""Where a batch of films lies: a folder, or a bucket behind any fsspec URL (s3://…). Both give names, and films to read."""
+
+import tempfile
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from lib.durable import sha256_of
+from lib.errors import JobError, UnreadableFilmError, UsageError
+from lib.radiograph import find_files, is_passed_over
+from lib.reading import Film, FilmReader, Reader, Stamp
+
+LARGEST_OBJECT = 128_000_000  # bytes that are fetched of one film at most
+
+
+class Place(Protocol):
+    """The films of a batch by name."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Sorted, `/` between folders."""
+
+    @property
+    def passed_over(self) -> int:
+        """Hidden and operating-system files, which are not inputs."""
+
+    def source(self, name: str, listed: Stamp | None = None) -> Any:
+        """What a reader takes to read the film; picklable. `listed` as from `listed`, for a place without its names."""
+
+    def stamp(self, name: str) -> Stamp:
+        """What tells that the film is still the same."""
+
+    def listed(self, name: str) -> Stamp | None:
+        """What the listing told of the film, if it told anything."""
+
+    def sha256(self, name: str) -> str:
+        """Of its bytes; empty where they cannot be read."""
+
+    def reader(self, reader: Reader) -> FilmReader[Any]:
+        """`reader` for the sources of this place."""
+
+    def anywhere(self) -> "Place":
+        """The place without its names, small enough to travel."""
+
+    @property
+    def mounts(self) -> Sequence[Path]:
+        """Paths that a machine must have to read the films."""
+
+
+def place_of(given: str, own: Sequence[Path]) -> Place:
+    """The folder, film or bucket that `given` names. `own` are files and folders that the job itself writes: no films.
+
+    Raises:
+        JobError: there is no such place, or it does not answer.
+    """
+    if "://" in given:
+        return Bucket(given)
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise JobError(f"--input {given} does not exist.")
+    return Folder.of(path, own)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Films on a disk. `names` is text alone, which takes a quarter of the memory of paths."""
+
+    root: Path  # absolute
+    names: Sequence[str]
+    passed_over: int
+    within: Path | None  # resolved folder that links must not lead out of
+
+    @staticmethod
+    def of(given: Path, own: Sequence[Path]) -> "Folder":
+        """A folder with all its subfolders, or a single file."""
+        root = given.absolute()
+        if not given.is_dir():
+            return Folder(root.parent, [root.name], 0, None)
+        files, passed_over = find_files(root)
+        names = sorted(path.relative_to(root).as_posix() for path in files)
+        places = [path.absolute().relative_to(root).as_posix() for path in own if path.absolute().is_relative_to(root)]
+        inputs = [name for name in names if not any(name == place or name.startswith(f"{place}/") for place in places)]
+        return Folder(root, inputs, passed_over, root.resolve())
+
+    def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
+        return self.root / name
+
+    def stamp(self, name: str) -> Stamp:
+        return Stamp.of(self.root / name)
+
+    def listed(self, name: str) -> None:  # noqa: ARG002
+        return None
+
+    def sha256(self, name: str) -> str:
+        path = self.root / name
+        try:
+            return sha256_of(path) if path.is_file() else ""
+        except OSError:
+            return ""
+
+    def reader(self, reader: Reader) -> FilmReader[Path]:
+        return replace(reader, within=self.within)
+
+    def anywhere(self) -> "Folder":
+        return replace(self, names=())
+
+    @property
+    def mounts(self) -> Sequence[Path]:
+        return (self.root,)
+
+
+@dataclass(frozen=True)
+class RemoteFilm:
+    """A film in a bucket as the listing had it."""
+
+    url: str
+    stamp: Stamp
+
+
+class Bucket:
+    """Films behind a URL that fsspec knows: s3://bucket/folder, and whatever else has a package (gs://, abfs://, …).
+
+    Where it is and who may read it is said by the environment, as the store's own tools take it (AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID, …).
+    """
+
+    def __init__(self, url: str) -> None:
+        """List it.
+
+        Raises:
+            JobError: an unknown kind of URL, a package that is missing, or a store that does not answer.
+        """
+        self._protocol = url.partition("://")[0]
+        with _explained(url):
+            store = _file_system(self._protocol)
+            root = store._strip_protocol(url).rstrip("/")
+            found = store.find(root, detail=True)
+        if not found:
+            raise JobError(f"--input {url}: there is no object there.")
+        if set(found) == {root}:
+            root = str(PurePosixPath(root).parent)
+        self.root = root
+        names = {path.removeprefix(f"{root}/"): info for path, info in found.items()}
+        films = sorted(name for name, info in names.items() if info["type"] == "file" and not is_passed_over(name))
+        self.names: Sequence[str] = films
+        self.passed_over = len(names) - len(films)
+        self._sizes = array("q", (int(names[name]["size"] or 0) for name in films))
+        self._times = array("q", (_nanoseconds(names[name]) for name in films))
+
+    def source(self, name: str, listed: Stamp | None = None) -> RemoteFilm:
+        return RemoteFilm(f"{self._protocol}://{self.root}/{name}", listed or self.stamp(name))
+
+    def listed(self, name: str) -> Stamp:
+        return self.stamp(name)
+
+    def stamp(self, name: str) -> Stamp:
+        number = bisect_left(self.names, name)
+        return Stamp(self._sizes[number], self._times[number])
+
+    def sha256(self, name: str) -> str:
+        try:
+            with fetched(self.source(name)) as path:
+                return sha256_of(path)
+        except UnreadableFilmError:
+            return ""
+
+    def reader(self, reader: Reader) -> FilmReader[RemoteFilm]:
+        return RemoteReader(reader)
+
+    def anywhere(self) -> "Bucket":
+        other = copy(self)
+        other.names, other._sizes, other._times = (), array("q"), array("q")
+        return other
+
+    @property
+    def mounts(self) -> Sequence[Path]:
+        return ()
+
+
+@dataclass(frozen=True)
+class RemoteReader:
+    """A `FilmReader` that brings each film to a file of its own for as long as it is read."""
+
+    reader: Reader
+
+    def __call__(self, film: RemoteFilm) -> Film:
+        """As `Reader`.
+
+        Raises:
+            JobError: the store does not answer. Every film would become an error, so the job stops.
+        """
+        try:
+            with fetched(film) as path:
+                return replace(self.reader(path), path=Path(film.url), stamp=film.stamp)
+        except UnreadableFilmError as error:
+            return self.lost(film, str(error))
+
+    def lost(self, film: RemoteFilm, reason: str) -> Film:
+        """The film whose reading process did not come back."""
+        return Film(Path(film.url), reason, stamp=film.stamp)
+
+
+@contextmanager
+def fetched(film: RemoteFilm) -> Iterator[Path]:
+    """A local copy with the same ending while the block runs.
+
+    Raises:
+        UnreadableFilmError: this object is gone, closed to us, too large, or not the one that was listed.
+        JobError: the store does not answer any more.
+    """
+    if film.stamp.size > LARGEST_OBJECT:
+        raise UnreadableFilmError(
+            f"has {film.stamp.size / 1e6:.0f} MB; films of up to {LARGEST_OBJECT / 1e6:.0f} MB are fetched"
+        )
+    protocol, _, place = film.url.partition("://")
+    with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
+        path = Path(folder, f"film{PurePosixPath(place).suffix[:10]}")
+        with _explained(film.url):
+            store = _file_system(protocol)
+            try:
+                store.get_file(place, str(path))
+            except OSError as error:
+                store.exists(place.partition("/")[0])  # raises where it is not this film but the store that does not answer
+                raise UnreadableFilmError(f"cannot be fetched: {error.strerror or error}") from error
+        if path.stat().st_size != film.stamp.size:
+            raise UnreadableFilmError("changed after it was listed: is it still being copied?")
+        yield path
+
+
+@cache
+def _file_system(protocol: str) -> Any:
+    import fsspec
+
+    return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Every package has errors of its own: here they become ours."""
+    try:
+        yield
+    except JobError:
+        raise
+    except ImportError as error:
+        raise JobError(f"{url}: {error}. The packages of requirements-ray.txt bring s3://.") from error
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}. Give a folder, or a URL such as s3://bucket/folder.") from error
+    except Exception as error:
+        raise JobError(
+            f"{url.rpartition('/')[0]} does not answer: {type(error).__name__}: {error}. Rows that were written are kept; "
+            "check address, credentials and network, then run the same command again."
+        ) from error
+
+
+def _nanoseconds(info: Mapping[str, Any]) -> int:
+    """When the object was written, as far as its store says it."""
+    when = next((info[key] for key in ("LastModified", "mtime", "last_modified", "updated", "created") if info.get(key)), 0)
+    return (
+        int(1e9 * when) if isinstance(when, int | float) else int(1e9 * when.timestamp()) if hasattr(when, "timestamp") else 0
+    )
