@@ -6,7 +6,8 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from lib.augmentation import Film
     from lib.checkpoints import Checkpoint
+    from lib.cluster import Cluster
     from lib.features import FrozenFeatures
     from lib.training import Plan, Source, Trainer
 
@@ -63,6 +65,7 @@ def train(
         ),
     ] = None,
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
+    cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     restart: Annotated[bool, Flag("do not take up an interrupted or finished run with the same settings")] = False,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -80,7 +83,8 @@ def train(
 
     What is frozen is a pure function, so every view of a film goes through it once and its activations are kept in
     data/cache/features, for both phases. Views are fewer than epochs when --views says so, or when disk or memory ask for it;
-    where not even one fits, the frozen layers run in every epoch. --nofreeze_backbone trains without a cache.
+    where not even one fits, the frozen layers run in every epoch. --nofreeze_backbone trains without a cache. --cluster fills
+    the cache on the nodes of a Ray cluster, which see DATA_DIR under the same path; the epochs run here.
 
     The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
     bit-identical weights. State is saved after every epoch, every minute and on a signal. Changed settings start a new
@@ -111,6 +115,10 @@ def train(
     if checkpoint_path is not None and not cells["resume_from_checkpoint"]:
         raise UsageError("--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B).")
     cached = cache == "on" and cells["freeze_backbone"]
+    if cluster and not cached:
+        raise UsageError(
+            "--cluster fills the cache of what frozen layers compute: it goes with --cache on and --freeze_backbone."
+        )
     plan = training.Plan(
         phase=phase,
         backbone=backbone,
@@ -121,13 +129,16 @@ def train(
         class_weight_power=class_weight_power,
         seed=seed,
         views=(views or 0) if cached else 0,
-        precision=_precision(precision) if cached else "",
+        precision="",
         **cells,
     )
     cores = cpu.usable_cores(cpus)
-    with durable.lock(runs_dir, "the runs folder"):
+    with durable.lock(runs_dir, "the runs folder"), ExitStack() as held:
         data_digest = read_split_digest(data_dir)  # before the rows: the check at the end then sees any change since
         classes, films = _films(read_split(data_dir), data_dir)
+        if cached:
+            machines = _machines(held, cluster, cpus or 1, data_dir)
+            plan = replace(plan, precision=machines.precision(precision))
         folder = runs_dir / f"phase_{phase}"
         start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes, data_digest)
         parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
@@ -143,7 +154,7 @@ def train(
         network = _network(plan, start, len(classes), data_dir, cores)
         source: Source
         if cached:
-            frozen = _frozen_features(plan, network, films, data_dir, data_digest, cores, workers or cores)
+            frozen = _frozen_features(plan, network, films, data_dir, data_digest, machines, cores, workers or cores)
             room = features.make_room(frozen.folder.parent, frozen.folder, cache_gb)
             plan = replace(plan, views=_fill(frozen, plan, room))
             source = features.CachedViews(frozen, _tap(plan), plan.views)
@@ -166,10 +177,34 @@ def train(
     return DONE
 
 
-def _precision(wanted: str) -> str:
-    from lib.inference import usual_precision
+@dataclass(frozen=True)
+class _Machines:
+    """Where frozen layers are computed: here, or on a cluster of machines of one kind."""
 
-    return usual_precision() if wanted == "auto" else wanted
+    setup: str
+    has_bf16: bool
+    cluster: "Cluster | None" = None
+
+    def precision(self, wanted: str) -> str:
+        return wanted if wanted != "auto" else "bf16" if self.has_bf16 else "fp32"
+
+
+def _machines(held: ExitStack, address: str, cores: int, data_dir: Path) -> _Machines:
+    from lib.cluster import Cluster
+    from lib.inference import numeric_setup, usual_precision
+
+    has_bf16 = usual_precision() == "bf16"
+    if not address:
+        return _Machines(numeric_setup(), has_bf16)
+    cluster = held.enter_context(Cluster(address, cores))
+    nodes = cluster.nodes([data_dir.absolute()])
+    setups = {node.setup for node in nodes}
+    if len(setups) > 1:
+        raise JobError(
+            f"the nodes compute differently ({'; '.join(sorted(setups))}): activations that are kept must be alike. Give the "
+            "cluster one kind of machine."
+        )
+    return _Machines(setups.pop(), has_bf16 and all(node.has_bf16 for node in nodes), cluster)
 
 
 def _tap(plan: "Plan") -> str:
@@ -290,10 +325,11 @@ def _frozen_features(
     films: dict[str, "list[Film]"],
     data_dir: Path,
     data_digest: str,
+    machines: _Machines,
     cores: int,
     readers: int,
 ) -> "FrozenFeatures":
-    from lib import checkpoints, export, inference
+    from lib import checkpoints, export
     from lib.augmentation import read_film
     from lib.features import FrozenFeatures, Recipe
 
@@ -307,14 +343,15 @@ def _frozen_features(
         split_sha256=data_digest,
         weights_sha256=checkpoints.digest_of_weights(backbone_state),
         precision=plan.precision,
-        setup=f"{inference.numeric_setup()} pillow {version('pillow')}",
+        setup=f"{machines.setup} pillow {version('pillow')}",
     )
 
     def write_graphs(folder: Path) -> None:
         calibration = [read_film(film, row.input_side) for film in export.sample(films["val"], export.CALIBRATION_FILMS)]
         export.write_taps(folder, network, row, calibration)
 
-    return FrozenFeatures(data_dir / "cache" / "features" / recipe.key, recipe, films, write_graphs, cores, readers)
+    folder = data_dir / "cache" / "features" / recipe.key
+    return FrozenFeatures(folder, recipe, films, write_graphs, cores, readers, machines.cluster)
 
 
 def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:

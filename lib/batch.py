@@ -116,8 +116,8 @@ class ClusterClassifier:
         if settings.operating_point:
             Judge.of(model, self.card.calibration).require_threshold(settings.operating_point)
         self._model, self._place = model, place
-        self._cores, self._readers = cores or 1, readers or cores or 1
-        self._cluster = Cluster(address)
+        self._cluster = Cluster(address, cores or 1)
+        self._readers = readers or self._cluster.cores
         self._nodes = self._cluster.nodes(place.mounts)
         self.settings = replace(settings, precision=self._precision(settings.precision))
 
@@ -126,11 +126,6 @@ class ClusterClassifier:
 
     def __exit__(self, *_: object) -> None:
         self._cluster.__exit__()
-
-    @property
-    def workers(self) -> int:
-        """Processes that the cluster has room for now."""
-        return sum(node.cores // self._cores for node in self._nodes)
 
     def _precision(self, wanted: str) -> str:
         """ "auto" is bfloat16 where the model bears it and every node has it: one run has one precision."""
@@ -142,7 +137,7 @@ class ClusterClassifier:
 
     def predict(self, sources: Iterable[Any]) -> Iterator[Prediction]:
         """As `Classifier.predict`, on this machine: for the few films of a page."""
-        with Classifier(self._model, self.settings, self._place, self._cores, self._readers) as here:
+        with Classifier(self._model, self.settings, self._place, self._cluster.cores, self._readers) as here:
             yield from here.predict(sources)
 
     def answers(self, names: Sequence[str], numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
@@ -150,10 +145,10 @@ class ClusterClassifier:
         if not numbers:
             return
         shipped = self._cluster.ship(self._model)
-        share = Share(shipped, self.settings, self._place.anywhere(), self._cores, self._readers)
-        pieces = chunks_of(len(numbers), self.workers, FILMS_PER_CHUNK)
+        share = Share(shipped, self.settings, self._place.anywhere(), self._cluster.cores, self._readers)
+        pieces = chunks_of(len(numbers), self._cluster.workers(self._nodes), FILMS_PER_CHUNK)
         chunks = ([self._task(number, names[number]) for number in numbers[piece.start : piece.stop]] for piece in pieces)
-        for answers in self._cluster.map(share, chunks, self._cores):
+        for answers in self._cluster.map(share, chunks):
             yield from answers
 
     def _task(self, number: int, name: str) -> Task:

@@ -70,8 +70,10 @@ class Shipped:
 class Cluster:
     """A connection to a Ray cluster. A context manager."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, cores: int = 1) -> None:
         """`address` is "auto" on a machine of the cluster, or ray://HEAD:10001 from anywhere.
+
+        Each worker process gets `cores`; one suits work that shares nothing.
 
         Raises:
             UsageError: another kind of address.
@@ -79,7 +81,7 @@ class Cluster:
         """
         if address != "auto" and not address.startswith("ray://"):
             raise UsageError(f"--cluster {address}: give auto on a machine of the cluster, or ray://HEAD:10001.")
-        self.address = address
+        self.address, self.cores = address, cores
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -126,6 +128,10 @@ class Cluster:
                 )
         return found
 
+    def workers(self, nodes: Iterable[Node]) -> int:
+        """Worker processes that these nodes have room for."""
+        return sum(node.cores // self.cores for node in nodes)
+
     def ship(self, folder: Path) -> Shipped:
         """Offer the files of a flat folder to every node."""
         import ray
@@ -134,10 +140,10 @@ class Cluster:
         with _explained(self.address):
             return Shipped(_digest_of(files), ray.put(files))
 
-    def map(self, make: Callable[[], Function[Chunk, Result]], chunks: Iterable[Chunk], cores: int) -> Iterator[Result]:
+    def map(self, make: Callable[[], Function[Chunk, Result]], chunks: Iterable[Chunk]) -> Iterator[Result]:
         """`make()(chunk)` for every chunk, results in any order.
 
-        `make` is called once per worker process, of which each is given `cores`. It, chunks and results must be picklable.
+        `make` is called once per worker process. It, chunks and results must be picklable.
 
         Raises:
             JobError: the function raised it, or the cluster is lost.
@@ -145,7 +151,7 @@ class Cluster:
         import ray
 
         with _explained(self.address):
-            pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(_Pipeline).remote(make, cores)
+            pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(_Pipeline).remote(make, self.cores)
             try:
                 for message in batched((pickle.dumps(chunk) for chunk in chunks), CHUNKS_PER_MESSAGE):
                     ray.get(pipeline.add.remote(message))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from lib import console, durable
 from lib.augmentation import Augmentation, Film, augment, read_film
+from lib.cluster import Cluster, Shipped
 from lib.export import TAPS
 from lib.inference import Graph
 from lib.parallel import map_ordered
@@ -31,6 +33,7 @@ CHUNK = 64  # films whose activations are written, and marked as written, togeth
 SECONDS_BETWEEN_MARKS = 10.0  # what a kill costs at most
 AUTO_VIEWS = 4  # views that "auto" asks for at most: more did not change the scores (docs/PERFORMANCE.md)
 RESERVE = 500_000_000  # bytes of the disk that are left free in any case
+Rows = dict[str, np.ndarray]  # by tap: (films × views, *shape) float16, film by film
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,15 @@ class FrozenFeatures:
         write_graphs: Callable[[Path], None],
         cores: int,
         readers: int,
+        cluster: Cluster | None = None,
     ) -> None:
         """`folder` is that of the cache's key. `write_graphs` makes the graph files when they are not there yet.
 
-        `films` has the parts "train" and "val". Nothing is computed before `fill` or `batches`.
+        `films` has the parts "train" and "val". Nothing is computed before `fill` or `batches`. `fill` computes on a
+        `cluster`, if there is one; its nodes must see the films under the same absolute paths.
         """
         self.folder, self.recipe, self.films = folder, recipe, films
-        self.cores, self.readers = cores, readers
+        self.cores, self.readers, self.cluster = cores, readers, cluster
         self._write_graphs = write_graphs
         self._shelves: dict[tuple[str, int, str], Shelf] = {}
 
@@ -160,22 +165,33 @@ class FrozenFeatures:
         self, part: str, wanted: Sequence[tuple[int, str]], views: Sequence[int], missing: Sequence[Shelf], what: str
     ) -> None:
         marks = np.min([shelf.marks for shelf in missing], axis=0)
-        chunks = np.flatnonzero(marks == 0).tolist()
-        todo = [index for chunk in chunks for index in self._members(part, chunk)]
-        answers = console.track(self._stream(part, todo, views), what, len(todo) * len(views))
+        chunks = [Chunk(number, self._members(part, number), views) for number in np.flatnonzero(marks == 0).tolist()]
         kept = time.monotonic()
         try:
-            for chunk in chunks:
-                rows = [next(answers) for _ in self._members(part, chunk) for _ in views]
+            for chunk, rows in self._computed(part, chunks, what):
                 for view, tap in wanted:
-                    if view in views and not self.shelf(part, view, tap).marks[chunk]:
-                        picked = [row[TAPS.index(tap)] for row in rows[views.index(view) :: len(views)]]
-                        self.shelf(part, view, tap).write(chunk, np.stack(picked))
+                    shelf = self.shelf(part, view, tap)
+                    if view in views and not shelf.marks[chunk.number]:
+                        shelf.write(chunk.number, rows[tap][views.index(view) :: len(views)])
                 if time.monotonic() - kept > SECONDS_BETWEEN_MARKS:
                     _keep(missing)
                     kept = time.monotonic()
         finally:
             _keep(missing)
+
+    def _computed(self, part: str, chunks: Sequence["Chunk"], what: str) -> Iterator[tuple["Chunk", Rows]]:
+        """Each chunk and its activations: in order here, in any order on a cluster."""
+        if self.cluster:
+            films = [Film(film.path.absolute(), film.target) for film in self.films[part]]
+            share = Share(self.cluster.ship(self.graphs), self.recipe, self.cluster.cores)
+            work = ((chunk, [films[index] for index in chunk.members]) for chunk in chunks)
+            yield from console.track(self.cluster.map(share, work), f"{what}, by {CHUNK} films", len(chunks))
+        else:
+            todo = [index for chunk in chunks for index in chunk.members]
+            views = chunks[0].views
+            answers = console.track(self._stream(part, todo, views), what, len(todo) * len(views))
+            for chunk in chunks:
+                yield chunk, _stacked(islice(answers, len(chunk.members) * len(views)))
 
     def batches(self, part: str, order: Sequence[int], size: int, view: int, tap: str) -> Iterator[tuple[Tensor, Tensor]]:
         """`(B, *shape) float32` activations and `(B,)` targets in `order`: from the cache where it is whole, else streamed."""
@@ -191,17 +207,56 @@ class FrozenFeatures:
         return range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(self.films[part])))
 
     def _stream(self, part: str, order: Iterable[int], views: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
-        """Outputs of the graph for every view of every film, film by film."""
+        films = ((index, self.films[part][index]) for index in order)
+        return _activations(self.graph, self.recipe, films, views, self.readers)
 
-        def render(index: int) -> list[np.ndarray]:
-            grey = read_film(self.films[part][index], self.recipe.input_side)
-            return [augment(grey, self.recipe.augmentation, self.recipe.seed, view, index) if view else grey for view in views]
 
-        ahead = self.readers + max(2, 16 // len(views))
-        rendered = map_ordered(render, order, self.readers, lookahead=ahead)
-        for _, outputs in self.graph.stream((None, grey) for greys in rendered for grey in greys):
-            assert outputs is not None
-            yield outputs
+def _activations(
+    graph: Graph, recipe: Recipe, films: Iterable[tuple[int, Film]], views: Sequence[int], readers: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Outputs of the graph for every view of every film, film by film. A film comes with its number in its part."""
+
+    def render(numbered: tuple[int, Film]) -> list[np.ndarray]:
+        index, film = numbered
+        grey = read_film(film, recipe.input_side)
+        return [augment(grey, recipe.augmentation, recipe.seed, view, index) if view else grey for view in views]
+
+    rendered = map_ordered(render, films, readers, lookahead=readers + max(2, 16 // len(views)))
+    for _, outputs in graph.stream((None, grey) for greys in rendered for grey in greys):
+        assert outputs is not None
+        yield outputs
+
+
+def _stacked(rows: Iterable[tuple[np.ndarray, ...]]) -> Rows:
+    return {tap: np.stack(arrays).astype(np.float16) for tap, arrays in zip(TAPS, zip(*rows, strict=True), strict=True)}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Films that are computed, written and marked together."""
+
+    number: int
+    members: range  # numbers of the films in their part
+    views: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a worker process of a cluster makes the function that computes chunks."""
+
+    graphs: Shipped
+    recipe: Recipe
+    cores: int
+
+    def __call__(self) -> Callable[[tuple[Chunk, Sequence[Film]]], tuple[Chunk, Rows]]:
+        graph = Graph(self.graphs.unpack(), self.recipe.precision, self.cores)
+
+        def compute(work: tuple[Chunk, Sequence[Film]]) -> tuple[Chunk, Rows]:
+            chunk, films = work
+            numbered = zip(chunk.members, films, strict=True)
+            return chunk, _stacked(_activations(graph, self.recipe, numbered, chunk.views, self.cores))
+
+        return compute
 
 
 def _keep(shelves: Iterable[Shelf]) -> None:
