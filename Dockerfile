@@ -1,4 +1,4 @@
-# CPU-only image of the five jobs. Two stages: pip and its leftovers stay in the first.
+# CPU-only images: jobs, the five jobs; cluster, the same with Ray. pip and its leftovers stay in the first stage.
 FROM python:3.11-slim-bookworm AS packages
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
@@ -24,7 +24,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     find . \( -name '*.a' -o -name '*.pyi' \) -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS jobs
 LABEL org.opencontainers.image.title="cxr-jobs" \
       org.opencontainers.image.description="Chest X-ray classification in batch jobs, on CPU. Not a medical device."
 COPY --from=packages /opt/venv /opt/venv
@@ -45,3 +45,23 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN python -m compileall -q lib jobs && mkdir -p data runs
 USER 1000:1000
 CMD ["sh", "-c", "echo 'Run one of the jobs, for example: docker compose run --rm train --phase a'; ls jobs"]
+
+# Nodes of a Ray cluster, and the jobs that use one. GRPC_ENABLE_FORK_SUPPORT: with it, the server behind ray:// starts only
+# every other time.
+FROM jobs AS cluster
+USER 0:0
+COPY requirements-ray.lock /tmp/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /usr/local/bin/python -m pip --python /opt/venv/bin/python install --no-deps --no-compile --require-hashes -r /tmp/requirements-ray.lock && \
+    cd /opt/venv/lib/python3.11/site-packages && \
+    rm -rf /tmp/requirements-ray.lock ray/rllib ray/jars ray/dashboard/client ray/tests pyarrow/include pyarrow/tests pyarrow/libarrow_flight* pyarrow/_flight* && \
+    (cd pyarrow && for one in lib*.so; do for same in "$one".*; do cmp -s "$one" "$same" && ln -sf "$one" "$same"; done; done; true) && \
+    find . -name '*.pyi' -delete && \
+    (/opt/venv/bin/python -m compileall -q -j 0 ray pyarrow >/dev/null || true)
+ENV RAY_USAGE_STATS_ENABLED=0 \
+    RAY_DISABLE_IMPORT_WARNING=1 \
+    GRPC_ENABLE_FORK_SUPPORT=0 \
+    USER=ray
+USER 1000:1000
+
+FROM jobs

@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ Function = Callable[[Chunk], Result]
 
 AHEAD = 4  # answers of the head that are under way to the job
 CHUNKS_PER_MESSAGE = 256
+SECONDS_TO_JOIN = 60.0  # that the first node may take
 _HEAD = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node
 
 
@@ -112,7 +114,11 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
         with _explained(self.address):
-            alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+            alive = _computing_nodes()
+            deadline = time.monotonic() + SECONDS_TO_JOIN
+            while not alive and time.monotonic() < deadline:
+                time.sleep(1)
+                alive = _computing_nodes()
             look = ray.remote(num_cpus=0, max_retries=0)(_look_around)
             asked = [look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(list(paths)) for node in alive]
             found: list[Node] = ray.get(asked, timeout=300)
@@ -255,6 +261,12 @@ def _look_around(paths: list[Path]) -> Node:
     cores = int(next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == _node_id()), 0))
     missing = tuple(str(path) for path in paths if not path.exists())
     return Node(os.uname().nodename, cores, program_digest(), numeric_setup(), usual_precision() == "bf16", missing)
+
+
+def _computing_nodes() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
 def _node_id() -> str:
