@@ -24,13 +24,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     find . \( -name '*.a' -o -name '*.pyi' \) -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
 
-FROM python:3.11-slim-bookworm AS jobs
+FROM python:3.11-slim-bookworm AS base
 LABEL org.opencontainers.image.title="cxr-jobs" \
       org.opencontainers.image.description="Chest X-ray classification in batch jobs, on CPU. Not a medical device."
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
-COPY lib lib
-COPY jobs jobs
 # MALLOC_*: glibc gives memory back to the kernel after every training step and faults it in again; keeping it made
 # EfficientNet-Lite0 2.5 times as fast (docs/ARCHITECTURE.md).
 ENV PATH=/opt/venv/bin:$PATH \
@@ -42,14 +40,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     MALLOC_MMAP_THRESHOLD_=4294967296 \
     MALLOC_TRIM_THRESHOLD_=17179869184
-RUN python -m compileall -q lib jobs && mkdir -p data runs
-USER 1000:1000
-CMD ["sh", "-c", "echo 'Run one of the jobs, for example: docker compose run --rm train --phase a'; ls jobs"]
 
 # Nodes of a Ray cluster, and the jobs that use one. GRPC_ENABLE_FORK_SUPPORT: with it, the server behind ray:// starts only
 # every other time.
-FROM jobs AS cluster
-USER 0:0
+FROM base AS cluster
 COPY requirements-ray.lock /tmp/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /usr/local/bin/python -m pip --python /opt/venv/bin/python install --no-deps --no-compile --require-hashes -r /tmp/requirements-ray.lock && \
@@ -59,9 +53,16 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     find . -name '*.pyi' -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 ray pyarrow >/dev/null || true)
 ENV RAY_USAGE_STATS_ENABLED=0 \
-    RAY_DISABLE_IMPORT_WARNING=1 \
     GRPC_ENABLE_FORK_SUPPORT=0 \
     USER=ray
+COPY lib lib
+COPY jobs jobs
+RUN python -m compileall -q lib jobs && mkdir -p data runs
 USER 1000:1000
 
-FROM jobs
+FROM base AS jobs
+COPY lib lib
+COPY jobs jobs
+RUN python -m compileall -q lib jobs && mkdir -p data runs
+USER 1000:1000
+CMD ["sh", "-c", "echo 'Run one of the jobs, for example: docker compose run --rm train --phase a'; ls jobs"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lib import cli, console, cpu, dicom, durable, settings
 from lib.backbones import BACKBONES
 from lib.cli import Flag
+from lib.cluster import check_address
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.names import from_cell, to_cell
 from lib.places import Place, place_of
@@ -84,6 +85,7 @@ def predict_batch(
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
     dicom.check_keywords(dicom_tags)
+    check_address(cluster)
     if explain and Path(input).absolute().is_relative_to(explain.absolute()):
         raise UsageError(f"--explain {explain} holds the films: a map could take the place of one. Give another folder.")
     if output.is_dir():

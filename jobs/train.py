@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from lib import cli, console, cpu, durable, settings
 from lib.backbones import BACKBONES, build, weights_file
 from lib.cli import Flag
+from lib.cluster import check_address
 from lib.errors import DONE, JobError, UsageError
 from lib.manifest import SplitRecord, read_split, read_split_digest
 from lib.radiograph import find_files
@@ -115,6 +116,7 @@ def train(
     if checkpoint_path is not None and not cells["resume_from_checkpoint"]:
         raise UsageError("--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B).")
     cached = cache == "on" and cells["freeze_backbone"]
+    check_address(cluster)
     if cluster and not cached:
         raise UsageError(
             "--cluster fills the cache of what frozen layers compute: it goes with --cache on and --freeze_backbone."

@@ -69,6 +69,16 @@ class Shipped:
         return folder
 
 
+def check_address(address: str) -> None:
+    """Refuse what is no address of a cluster. Empty means none.
+
+    Raises:
+        UsageError: it is neither "auto" nor begins with ray://.
+    """
+    if address not in ("", "auto") and not address.startswith("ray://"):
+        raise UsageError(f"--cluster {address}: give auto on a machine of the cluster, or ray://HEAD:10001.")
+
+
 class Cluster:
     """A connection to a Ray cluster. A context manager."""
 
@@ -78,11 +88,8 @@ class Cluster:
         Each worker process gets `cores`; one suits work that shares nothing.
 
         Raises:
-            UsageError: another kind of address.
             JobError: Ray is not installed here, or no cluster answers.
         """
-        if address != "auto" and not address.startswith("ray://"):
-            raise UsageError(f"--cluster {address}: give auto on a machine of the cluster, or ray://HEAD:10001.")
         self.address, self.cores = address, cores
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
