@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import tempfile
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lib.cli import stops_held_back
 from lib.errors import JobError, UsageError
 
 Chunk = TypeVar("Chunk")
@@ -28,6 +30,7 @@ Function = Callable[[Chunk], Result]
 
 AHEAD = 4  # answers of the head that are under way to the job
 CHUNKS_PER_MESSAGE = 256
+SECONDS_BETWEEN_SIGNALS = 0.5
 SECONDS_TO_JOIN = 60.0  # that the first node may take
 _HEAD = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node
 
@@ -99,8 +102,11 @@ class Cluster:
                 "--cluster needs Ray, which is not installed here. Use the image of the cluster "
                 "(docker compose --profile cluster build), or install requirements-ray.lock."
             ) from error
+        ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         with _explained(address):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        for number, handler in ours.items():  # Ray's own would end the job without a word
+            signal.signal(number, handler)
 
     def __enter__(self) -> "Cluster":
         return self
@@ -163,13 +169,21 @@ class Cluster:
         """
         import ray
 
-        with _explained(self.address):
+        with _explained(self.address), stops_held_back() as raise_if_stopped:
             pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(_Pipeline).remote(make, self.cores)
+
+            def wait_for(reference: Any) -> Any:
+                """Its value. A signal that came in the middle of Ray's own code would confuse it."""
+                while not ray.wait([reference], timeout=SECONDS_BETWEEN_SIGNALS)[0]:
+                    raise_if_stopped()
+                raise_if_stopped()
+                return ray.get(reference)
+
             try:
                 for message in batched((pickle.dumps(chunk) for chunk in chunks), CHUNKS_PER_MESSAGE):
-                    ray.get(pipeline.add.remote(message))
+                    wait_for(pipeline.add.remote(message))
                 waiting = deque(pipeline.next.remote() for _ in range(AHEAD))
-                while (answer := ray.get(waiting.popleft())) is not None:
+                while (answer := wait_for(waiting.popleft())) is not None:
                     waiting.append(pipeline.next.remote())
                     result = pickle.loads(answer)  # noqa: S301  # our own workers wrote it
                     if isinstance(result, JobError):

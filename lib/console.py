@@ -105,11 +105,13 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
             yield from progress.track(items, total=total, description=what)
         return
-    started = last = time.monotonic()
+    first = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_PLAIN_LINES:
+        if done == 1:  # what came before was preparation, not speed
+            first = now
+        elif now - last >= SECONDS_BETWEEN_PLAIN_LINES:
             last = now
-            left = (now - started) / done * (total - done)
+            left = (now - first) / (done - 1) * (total - done)
             show(f"{what}: {done} of {total}, about {left:.0f} s left")
