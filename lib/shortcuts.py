@@ -51,8 +51,9 @@ def predict(train: np.ndarray, labels: Sequence[str], test: np.ndarray, seed: in
     from sklearn.ensemble import ExtraTreesClassifier
 
     forest = ExtraTreesClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=cores)
-    forest.fit(train, np.asarray(labels, dtype=object))
-    return [str(name) for name in forest.classes_], forest.predict_proba(test)
+    names, numbers = np.unique(np.asarray(labels, dtype=str), return_inverse=True)  # names that are digits are no numbers
+    forest.fit(train, numbers)
+    return names.tolist(), forest.predict_proba(test)
 
 
 def sources(records: Sequence[FilmRecord]) -> list[str]:
@@ -88,7 +89,8 @@ def verdict(
     if (interval is None or interval[0] <= chance) and not outdone:
         level, words = (
             "chance",
-            f"The model is no better than guessing: its macro-F1 of {model:.3f} cannot be told from chance ({chance:.3f}). "
+            f"Nothing here shows that the model does better than guessing: its macro-F1 of {model:.3f} cannot be told from "
+            f"chance ({chance:.3f}). "
             "Look at the labels, and at how many films there are.",
         )
     elif unbeaten and all(margin is not None and margin[1] > UNDECIDED for margin in unbeaten):
@@ -101,8 +103,8 @@ def verdict(
         level, words = (
             "shortcut",
             (
-                f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that sees none. "
-                "The classes differ by how the files were made; get films of all classes from the same place."
+                f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that makes out "
+                "none. The classes differ by how the files were made; get films of all classes from the same place."
             ),
         )
     elif share > 0.5:
