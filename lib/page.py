@@ -238,7 +238,7 @@ def _draw_precision_recall(axes: Axes, rows: pd.DataFrame) -> None:
         xlabel="recall", ylabel="precision", title="precision and recall, average precision", xlim=(0, 1.02), ylim=(0, 1.02)
     )
     small = "small" if len(classes) > report.FEW_CLASSES else None
-    axes.legend(frameon=False, loc="lower left", labelcolor=_INK, fontsize=small)
+    report.name_curves(axes, loc="lower left", labelcolor=_INK, fontsize=small)
     report.tidy(axes)
 
 
