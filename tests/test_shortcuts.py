@@ -42,6 +42,13 @@ def test_the_verdict_in_words(baseline: float, margin: tuple[float, float], leve
     assert f"{baseline:.3f}" in found["words"]
 
 
+def test_a_thumbnail_alone_does_not_prove_how_the_files_were_made() -> None:
+    margins = {"metadata": (0.3, 0.5), "thumbnail": (-0.02, 0.05)}
+    found = shortcuts.verdict(0.9, (0.85, 0.95), {"metadata": 0.4, "thumbnail": 0.89}, margins, 1 / 3)  # type: ignore[arg-type]
+    assert "makes out no detail of a lung" in found["words"]
+    assert "differ by how the files were made" not in found["words"]
+
+
 def test_a_margin_that_is_not_known_counts_as_not_beaten() -> None:
     found = shortcuts.verdict(
         0.9, (0.85, 0.95), {"metadata": 0.4, "thumbnail": 0.4}, {"metadata": None, "thumbnail": (0.3, 0.5)}, 1 / 3
