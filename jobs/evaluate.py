@@ -209,12 +209,17 @@ def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
         metrics.table_rows(scores),
     )
     for rival in scores["baselines"].values():
-        low, high = rival["margin"] or (float("nan"), float("nan"))
-        console.say(f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model is better by {low:.3f} to {high:.3f}")
+        margin = with_range(scores["macro_f1"] - rival["macro_f1"], rival["margin"], "+.3f")
+        console.say(f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model minus this: {margin}")
     for source in scores["sources"]:
         for name, area in source["auroc"].items():
             console.say(
                 f"within {source['source']}: {name} against the rest, AUROC {with_range(area['auroc'], area['interval'])}"
+            )
+        if source["auroc"] and source["baselines"]:
+            rivals = ", ".join(f"{name} alone {share:.3f}" for name, share in source["baselines"].items())
+            console.say(
+                f"within {source['source']}: accuracy {with_range(source['accuracy'], source['accuracy_interval'])}, {rivals}"
             )
     point = scores["operating_point"]
     if point:

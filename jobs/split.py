@@ -143,10 +143,19 @@ def _print_audit(found: Audit, policy: str, reason: str) -> None:
         for p in found.properties
     ]
     console.table("what tells the classes apart before a film is looked at", columns, rows)
+    by_source = [(source, *counts.values()) for source, counts in found.sources.items()]
+    console.table("where the films seem to come from", ("source", *(p["class"] for p in found.properties)), by_source)
     if found.single_class_sources:
         console.say(
             f"sources that hold one class alone: {', '.join(found.single_class_sources)}. A model can tell their films by how "
             "they were made; only scores within a source that holds several classes are free of that."
+        )
+    if found.inverted:
+        console.say(f"films that look inverted, dark for light: {len(found.inverted)}; the report names the first.")
+    if found.near_pairs:
+        console.say(
+            f"{len(found.near_pairs)} further pairs are the same film or nearly so, {found.near_pairs_across_labels} of them "
+            "under different labels; the report shows some side by side."
         )
     if not found.contradictions:
         console.say("contradictions: none, no bytes lie under two labels.")

@@ -85,11 +85,13 @@ def assess(
     if learnt:
         found["calibration"] = metrics.calibration_scores(answers, learnt)
         found["conformal"] = metrics.conformal_scores(answers, learnt)
-        if positive in learnt.thresholds and positive in predictions["label"].to_numpy():
+        if positive in learnt.thresholds and metrics.has_both_sides(answers, positive):
             found["operating_point"] = metrics.operating_point(
                 answers, positive, learnt.thresholds[positive], prevalences, seed
             )
     if rivals:
+        inside = _inside_sources(predictions, rivals)
+        found["sources"] = [row | {"baselines": inside[row["source"]]} for row in found["sources"]]
         found["baselines"] = _against(answers, predictions, rivals, seed)
         found["verdict"] = shortcuts.verdict(
             found["points"]["macro_f1"],
@@ -140,6 +142,15 @@ def _against(
         margin = intervals.bootstrap(answers.groups, partial(_margin, rival, answers), seed)["macro_f1"]
         found[name] = {"what": shortcuts.BASELINES[name], "macro_f1": score, "margin": intervals.interval(margin)}
     return found
+
+
+def _inside_sources(predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """Accuracy of each baseline inside each source: what still tells the classes apart where the source does not."""
+    answered = predictions[predictions["prediction"].ne("")]
+    said = pd.DataFrame(rivals).set_index("path").loc[answered["path"]].reset_index()
+    right = said[list(BASELINES)].eq(answered["label"].reset_index(drop=True), axis=0)
+    means = right.groupby(answered["source"].to_numpy()).mean()
+    return {str(source): {name: float(row[name]) for name in BASELINES} for source, row in means.iterrows()}
 
 
 def _margin(rival: Answers, answers: Answers, weights: np.ndarray) -> intervals.Scores:

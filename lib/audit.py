@@ -14,6 +14,7 @@ from lib.manifest import FilmRecord
 from lib.radiograph import LOW_CONTRAST
 from lib.splitting import Contradiction
 
+INVERTED = -0.25  # likeness; of 1,426 real films none is below, of their negatives all but a few
 TINTED = 2.0  # mean difference of colour channels from which a film counts as tinted
 
 
@@ -33,6 +34,7 @@ class Audit:
     single_class_sources: Sequence[str]
     properties: Sequence[dict[str, Any]]  # per class
     blank: Sequence[str]  # paths
+    inverted: Sequence[str]  # paths: light and dark as in a negative of the usual film
 
 
 def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audit:
@@ -64,7 +66,17 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
         ],
         properties=[_properties(label, [film for film in films if film.label == label]) for label in labels],
         blank=[film.path for film in films if film.contrast < LOW_CONTRAST],
+        inverted=[film.path for film, alike in zip(films, _likeness(films), strict=True) if alike < INVERTED],
     )
+
+
+def _likeness(films: Sequence[FilmRecord]) -> np.ndarray:
+    """Cosine `(N,)` of each film's difference hash with the mean of all: -1 for the negative of the usual film."""
+    hashes = np.frombuffer(bytes.fromhex("".join(film.dhash for film in films)), np.uint8).reshape(len(films), -1)
+    signs = np.unpackbits(hashes, axis=1) * np.float32(2) - 1
+    usual = signs.mean(axis=0)
+    answer: np.ndarray = signs @ usual / max(np.linalg.norm(usual) * np.sqrt(signs.shape[1]), 1e-9)
+    return answer
 
 
 def _labels(films: Sequence[FilmRecord]) -> list[str]:

@@ -9,6 +9,7 @@ from PIL import Image
 # Share of the film's height and width: central field with both lungs on a frontal film; markers, shoulders, arms, abdomen
 # and the borders lie outside. Rough on purpose: no segmentation is pretended.
 LUNG_FIELD = {"top": 0.12, "bottom": 0.85, "left": 0.10, "right": 0.90}
+AREA_OUTSIDE = 1 - (LUNG_FIELD["bottom"] - LUNG_FIELD["top"]) * (LUNG_FIELD["right"] - LUNG_FIELD["left"])
 _GRID = 64
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import beta
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 RESAMPLES = 2000
@@ -130,6 +130,23 @@ def rate_interval(values: np.ndarray, groups: int, level: float = LEVEL) -> tupl
     return found if groups >= FEW_GROUPS and found[0] < found[1] else None
 
 
+def share_interval(share: float, values: np.ndarray, groups: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """Interval of a share of films, such as sensitivity: Jeffreys', for as many independent films as would give the
+    bootstrap's standard error. Percentiles of a share of three dozen films cover 0.9 in 88 % of studies alone.
+
+    Sources: L. Brown, T. Cai, A. DasGupta, "Interval Estimation for a Binomial Proportion", Statistical Science 16 (2001);
+    E. Korn, B. Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
+    from survey data", Survey Methodology 24 (1998), for the number of films.
+    """
+    error = float(np.nanstd(values)) if np.isfinite(values).mean() >= 0.9 else 0.0
+    if not 0 < share < 1 or groups < FEW_GROUPS or error == 0:
+        return rate_interval(values, groups, level)
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    films = share * (1 - share) / error**2 * (norm.ppf(tails[1]) / student.ppf(tails[1], groups - 1)) ** 2
+    low, high = beta.ppf(tails, films * share + 0.5, films * (1 - share) + 0.5)
+    return float(low), float(high)
+
+
 def area_interval(area: float, values: np.ndarray, groups: int, level: float = LEVEL) -> tuple[float, float] | None:
     """Interval of an area under the ROC curve: symmetric on the logit scale, with the bootstrap's standard error and
     Student's t for `groups`, the patients of the smaller side. A percentile interval is too narrow for a dozen positives.
@@ -150,18 +167,24 @@ def all_intervals(answers: Answers, seed: int) -> dict[str, tuple[float, float] 
     point = point_scores(answers)
     resampled = bootstrap(answers.groups, lambda weights: scores(answers, weights), seed)
     films = len(set(answers.groups))
-    found = {"accuracy": rate_interval(resampled["accuracy"], films), "brier": rate_interval(resampled["brier"], films)}
+    found = {
+        "accuracy": share_interval(point["accuracy"], resampled["accuracy"], films),
+        "macro_f1": rate_interval(resampled["macro_f1"], films),
+        "brier": rate_interval(resampled["brier"], films),
+    }
     for number, name in enumerate(answers.classes):
         true, said = answers.targets == number, answers.predicted == number
         groups = {what: len(set(answers.groups[which])) for what, which in (("recall", true), ("specificity", ~true))}
-        groups |= {"precision": len(set(answers.groups[said])), "f1": groups["recall"]}
-        found |= {f"{what}.{name}": rate_interval(resampled[f"{what}.{name}"], count) for what, count in groups.items()}
+        groups["precision"] = len(set(answers.groups[said]))
+        for what, count in groups.items():
+            score = f"{what}.{name}"
+            found[score] = share_interval(point[score], resampled[score], count)
+        found[f"f1.{name}"] = rate_interval(resampled[f"f1.{name}"], groups["recall"])
         area = f"auroc.{name}"
         found[area] = area_interval(point[area], resampled[area], min(groups["recall"], groups["specificity"]))
-    found["macro_f1"] = rate_interval(resampled["macro_f1"], films)
-    if found["macro_f1"] and found["macro_f1"][1] == 1 and (resampled["macro_f1"] == 1).all():
-        bounds = [found[f"f1.{name}"] for name in answers.classes]
-        found["macro_f1"] = float(np.mean([bound[0] for bound in bounds if bound])), 1.0
+    if found["macro_f1"] and point["accuracy"] == 1:
+        patients = [len(set(answers.groups[answers.targets == number])) for number in np.unique(answers.targets)]
+        found["macro_f1"] = float(np.mean([beta.ppf((1 - LEVEL) / 2, count, 1) for count in patients])), 1.0
     return found
 
 

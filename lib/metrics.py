@@ -113,13 +113,19 @@ def conformal_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
     }
 
 
+def has_both_sides(answers: Answers, positive: str) -> bool:
+    """Whether there are films of the class and films of others: without, there is no sensitivity, or no specificity."""
+    return bool(0 < (answers.targets == list(answers.classes).index(positive)).sum() < len(answers.targets))
+
+
 def operating_point(
     answers: Answers, positive: str, threshold: float, prevalences: Sequence[float], seed: int
 ) -> dict[str, Any]:
     """What calling every film with `prob_<positive>` >= `threshold` positive does: rates, intervals, cases missed.
 
     Predictive values follow from Bayes' rule for each of `prevalences`. They take the specificity of the test films, so
-    of their mixture of the other classes.
+    of their mixture of the other classes. Their intervals take both rates at their lower, then at their upper ends: without
+    a single false alarm the positive predictive value is 1, and says little.
     """
     number = list(answers.classes).index(positive)
     is_positive, called = answers.targets == number, answers.probabilities[:, number] >= threshold
@@ -128,16 +134,23 @@ def operating_point(
     }
     resampled = intervals.bootstrap(answers.groups, lambda weights: intervals.rates_at(is_positive, called, weights), seed)
     cases = {"sensitivity": is_positive, "specificity": ~is_positive}
+    ranges = {
+        name: intervals.share_interval(point[name], resampled[name], len(set(answers.groups[cases[name]]))) for name in point
+    }
     return {
         "class": positive,
         "threshold": threshold,
         **point,
-        "intervals": {name: intervals.rate_interval(resampled[name], len(set(answers.groups[cases[name]]))) for name in point},
+        "intervals": ranges,
         "missed": int((is_positive & ~called).sum()),
         "false_alarms": int((~is_positive & called).sum()),
         "cases": int(is_positive.sum()),
         "predictive_values": [
-            {"prevalence": prevalence, **predictive_values(point["sensitivity"], point["specificity"], prevalence)}
+            {
+                "prevalence": prevalence,
+                **predictive_values(point["sensitivity"], point["specificity"], prevalence),
+                "intervals": _predictive_ranges(ranges["sensitivity"], ranges["specificity"], prevalence),
+            }
             for prevalence in prevalences
         ],
     }
@@ -151,6 +164,16 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
         "ppv": hits / (hits + alarms) if hits + alarms > 0 else None,
         "npv": rejected / (rejected + missed) if rejected + missed > 0 else None,
     }
+
+
+def _predictive_ranges(
+    sensitivity: tuple[float, float] | None, specificity: tuple[float, float] | None, prevalence: float
+) -> dict[str, tuple[float | None, float | None] | None]:
+    """Both values grow with both rates; None where a rate has no interval."""
+    if sensitivity is None or specificity is None:
+        return {"ppv": None, "npv": None}
+    low, high = (predictive_values(*ends, prevalence) for ends in zip(sensitivity, specificity, strict=True))
+    return {name: (low[name], high[name]) for name in low}
 
 
 def threshold_table(answers: Answers, positive: str, prevalences: Sequence[float]) -> list[dict[str, Any]]:
@@ -173,7 +196,8 @@ def threshold_table(answers: Answers, positive: str, prevalences: Sequence[float
 def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """Scores inside each `source` alone, but not of films whose source nothing tells: they are no place of their own.
 
-    Where one source holds two classes, its AUROC owes nothing to the source.
+    Where one source holds two classes, its AUROC owes nothing to the source; it may still owe much to file sizes and aspect
+    ratios, which differ between classes inside some sources as well.
     """
     found = []
     known = predictions["prediction"].ne("") & predictions["source"].ne(UNKNOWN)
@@ -193,6 +217,7 @@ def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
                 "accuracy": float(point["accuracy"][0]),
                 "accuracy_interval": ranges["accuracy"],
                 "auroc": areas,
+                "baselines": {},
             }
         )
     return found

@@ -21,7 +21,7 @@ from PIL import Image
 from lib import report
 from lib.audit import Audit
 from lib.errors import UnreadableFilmError
-from lib.explain import overlay
+from lib.explain import AREA_OUTSIDE, overlay
 from lib.inference import ModelCard, Prediction
 from lib.manifest import FilmRecord
 from lib.metrics import PROBABILITY, classes_of
@@ -89,6 +89,7 @@ def write_report(
             for name, rows in [("right", right), ("wrong", wrong)]
             if len(rows)
         },
+        "field_outside": AREA_OUTSIDE,
         "phases": _phases(runs, card),
         "figures": _figures(predictions, scores),
     }
@@ -237,7 +238,7 @@ def _draw_precision_recall(axes: Axes, rows: pd.DataFrame) -> None:
         xlabel="recall", ylabel="precision", title="precision and recall, average precision", xlim=(0, 1.02), ylim=(0, 1.02)
     )
     small = "small" if len(classes) > report.FEW_CLASSES else None
-    axes.legend(frameon=False, loc="lower left", labelcolor=_INK, fontsize=small)
+    report.name_curves(axes, loc="lower left", labelcolor=_INK, fontsize=small)
     report.tidy(axes)
 
 

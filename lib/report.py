@@ -114,7 +114,7 @@ def draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -
     axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="one-vs-rest ROC, AUROC", aspect="equal")
     small = "small" if len(classes) > FEW_CLASSES else None
-    axes.legend(frameon=False, loc="lower right", labelcolor=mpl.rcParams["text.color"], fontsize=small)
+    name_curves(axes, loc="lower right", labelcolor=mpl.rcParams["text.color"], fontsize=small)
     tidy(axes)
 
 
@@ -143,6 +143,12 @@ def line_styles(classes: Sequence[str]) -> list[dict[str, Any]]:
         {"color": COLOURS[number % len(COLOURS)], "linestyle": ("-", "--", "-.", ":")[number // len(COLOURS) % 4]}
         for number in range(len(classes))
     ]
+
+
+def name_curves(axes: Axes, **how: Any) -> None:
+    """A legend, where any class has a curve: matplotlib complains of an empty one."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, **how)
 
 
 def tidy(axes: Axes) -> None:

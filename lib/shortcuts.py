@@ -23,6 +23,10 @@ BASELINES = {
     "metadata": "file metadata alone: size, aspect ratio, tint, file type, colour mode, bytes per pixel",
     "thumbnail": "a 32 x 32 thumbnail alone",
 }
+BLIND = {  # what a baseline that is not beaten says of the films
+    "metadata": "sees none. The classes differ by how the files were made.",
+    "thumbnail": "makes out no detail of a lung. What tells the classes apart here may be how the films were made, or age.",
+}
 
 
 def metadata(records: Sequence[FilmRecord]) -> np.ndarray:
@@ -51,8 +55,9 @@ def predict(train: np.ndarray, labels: Sequence[str], test: np.ndarray, seed: in
     from sklearn.ensemble import ExtraTreesClassifier
 
     forest = ExtraTreesClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=cores)
-    forest.fit(train, np.asarray(labels, dtype=object))
-    return [str(name) for name in forest.classes_], forest.predict_proba(test)
+    names, numbers = np.unique(np.asarray(labels, dtype=str), return_inverse=True)  # names that are digits are no numbers
+    forest.fit(train, numbers)
+    return names.tolist(), forest.predict_proba(test)
 
 
 def sources(records: Sequence[FilmRecord]) -> list[str]:
@@ -88,7 +93,8 @@ def verdict(
     if (interval is None or interval[0] <= chance) and not outdone:
         level, words = (
             "chance",
-            f"The model is no better than guessing: its macro-F1 of {model:.3f} cannot be told from chance ({chance:.3f}). "
+            f"Nothing here shows that the model does better than guessing: its macro-F1 of {model:.3f} cannot be told from "
+            f"chance ({chance:.3f}). "
             "Look at the labels, and at how many films there are.",
         )
     elif unbeaten and all(margin is not None and margin[1] > UNDECIDED for margin in unbeaten):
@@ -101,8 +107,8 @@ def verdict(
         level, words = (
             "shortcut",
             (
-                f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that sees none. "
-                "The classes differ by how the files were made; get films of all classes from the same place."
+                f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that "
+                f"{BLIND[best]} Get films of all classes from the same place."
             ),
         )
     elif share > 0.5:

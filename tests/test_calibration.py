@@ -32,6 +32,14 @@ def test_the_temperature_undoes_overconfidence_and_underconfidence(scale: float)
     assert calibration.expected_calibration_error(probabilities.max(axis=1), right) < 0.015
 
 
+@pytest.mark.parametrize("films", [5, 30, 200])
+def test_films_without_a_single_error_do_not_make_every_answer_certain(films: int) -> None:
+    targets = np.arange(films) % 3
+    logits = np.eye(3)[targets] + np.random.default_rng(0).normal(0, 0.1, (films, 3))
+    confidence = softmax(logits / calibration.fit_temperature(logits, targets)).max(axis=1)
+    assert confidence.mean() == pytest.approx((films + 1) / (films + 2), abs=0.02)
+
+
 def test_conformal_sets_hold_the_true_class_as_often_as_stated() -> None:
     """300 studies with 133 validation and 200 test films each."""
     covered = []

@@ -124,3 +124,18 @@ def test_without_a_readable_test_film_there_is_nothing_to_score(
     assert "no test film could be read" in capsys.readouterr().err
     assert (tmp_path / "e/predictions.csv").exists()
     assert not (tmp_path / "e/metrics.json").exists()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_class_none_of_whose_test_films_can_be_read_is_left_without_scores(chain: Path, tmp_path: Path) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    for film in (tmp_path / "data/test").rglob("*.*"):
+        if film.parent.name != "NORMAL":
+            film.unlink()
+            film.write_text("no film")
+    flags = ["--data_dir", tmp_path / "data", "--output", tmp_path / "e", "--runs_dir", chain / "runs"]
+    assert run(evaluate, *flags) == 3
+    scores = json.loads((tmp_path / "e/metrics.json").read_text())
+    assert scores["operating_point"] == {}
+    assert scores["per_class"]["TUBERCULOSIS"]["auroc"] is None
+    assert "has no stored threshold, or no test film" in (tmp_path / "e/report.html").read_text()

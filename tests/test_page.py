@@ -68,6 +68,16 @@ def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_sideways(p
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_on_paper_no_table_is_cut_off(page: Path, tmp_path: Path) -> None:
+    """The rules for print, applied to a window as wide as a sheet."""
+    probe = "<script>document.title = [...document.querySelectorAll('table')].filter("
+    probe += "t => t.getBoundingClientRect().right > document.documentElement.clientWidth).length</script>"
+    text = page.read_text().replace("@media screen", "@media not all").replace("@media print", "@media all")
+    (tmp_path / "paper.html").write_text(text.replace("</body>", probe + "</body>"))
+    assert _title_in_browser(tmp_path / "paper.html", "--window-size=720,1000") == "0"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(chain: Path, tmp_path: Path) -> None:
     inbox = tmp_path / "in"
     shutil.copytree((chain / "data").resolve() / "test" / "NORMAL", inbox)

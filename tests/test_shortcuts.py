@@ -17,8 +17,9 @@ def _film(number: int, label: str, width: int = 224, source: str = "") -> FilmRe
     return FilmRecord(path, label, digest, hashed, width, 224, "L", 9000, 0.0, 120.0, 50.0, source, "", "ok", "", origin)
 
 
-def test_a_class_that_is_told_by_its_size_is_found_from_metadata() -> None:
-    films = [_film(number, "AB"[number % 2], width=224 + number % 2) for number in range(80)]
+@pytest.mark.parametrize("names", ["AB", "01"])
+def test_a_class_that_is_told_by_its_size_is_found_from_metadata(names: str) -> None:
+    films = [_film(number, names[number % 2], width=224 + number % 2) for number in range(80)]
     features = shortcuts.metadata(films)
     classes, probabilities = shortcuts.predict(features[:60], [film.label for film in films[:60]], features[60:], 0, 1)
     assert [classes[best] for best in probabilities.argmax(axis=1)] == [film.label for film in films[60:]]
@@ -39,6 +40,13 @@ def test_the_verdict_in_words(baseline: float, margin: tuple[float, float], leve
     )
     assert found["level"] == level
     assert f"{baseline:.3f}" in found["words"]
+
+
+def test_a_thumbnail_alone_does_not_prove_how_the_files_were_made() -> None:
+    margins = {"metadata": (0.3, 0.5), "thumbnail": (-0.02, 0.05)}
+    found = shortcuts.verdict(0.9, (0.85, 0.95), {"metadata": 0.4, "thumbnail": 0.89}, margins, 1 / 3)  # type: ignore[arg-type]
+    assert "makes out no detail of a lung" in found["words"]
+    assert "differ by how the files were made" not in found["words"]
 
 
 def test_a_margin_that_is_not_known_counts_as_not_beaten() -> None:
@@ -76,6 +84,16 @@ def test_a_model_that_guesses_is_told_so() -> None:
     margins = {"metadata": (-0.1, 0.1), "thumbnail": (-0.1, 0.1)}
     found = shortcuts.verdict(0.33, (0.27, 0.42), {"metadata": 0.34, "thumbnail": 0.31}, margins, 1 / 3)  # type: ignore[arg-type]
     assert found["level"] == "chance"
-    assert "no better than guessing" in found["words"]
+    assert "Nothing here shows that the model does better than guessing" in found["words"]
     found = shortcuts.verdict(0.33, (0.27, 0.42), {"metadata": 1.0, "thumbnail": 0.3}, {"metadata": (-0.7, -0.6)}, 1 / 3)
     assert found["level"] == "shortcut"  # what tells the classes apart is there, and it is not in the lungs
+
+
+def test_the_audit_finds_negatives_among_films_that_are_alike() -> None:
+    usual = np.random.default_rng(0).integers(0, 2, 256)
+    films = []
+    for number in range(40):
+        bits = np.where(np.random.default_rng(number).random(256) < 0.25, 1 - usual, usual)
+        films.append(replace(_film(number, "A"), dhash=np.packbits(bits if number else 1 - bits).tobytes().hex()))
+    assert audit(films).inverted == ["A/0.png"]
+    assert audit([_film(number, "A") for number in range(40)]).inverted == []
