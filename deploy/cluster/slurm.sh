@@ -23,7 +23,7 @@ RAY_AUTH_TOKEN=$("${python[@]}" -c 'import secrets; print(secrets.token_hex(32))
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0 GRPC_ENABLE_FORK_SUPPORT=0 PYTHONPATH=$PWD
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
-head=$(hostname)
+head=${SLURMD_NODENAME:-$(hostname)}
 address=$(hostname --ip-address | cut -d' ' -f1)
 common=(--disable-usage-stats --block --num-cpus "$cores")
 start_head() { "${ray[@]}" start --head --node-ip-address "$address" --port "$port" --include-dashboard=false "${common[@]}"; }
