@@ -25,7 +25,21 @@ LARGEST = 5_000_000  # bytes of one file: 10,000 nights, or a week of a run each
 KEPT = 5  # older files, <job>.jsonl.1 to .5
 
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY", "KAGGLE_USERNAME")
-OURS = {".bin", ".csv", ".f16", ".html", ".json", ".jsonl", ".npz", ".partial", ".pt", ".pth", ".safetensors", ".xml"}
+OURS = {
+    ".bin",
+    ".csv",
+    ".f16",
+    ".html",
+    ".json",
+    ".jsonl",
+    ".npz",
+    ".parquet",
+    ".partial",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".xml",
+}
 _ENDINGS = r"\.(?:png|jpe?g|jpe|tiff?|bmp|webp|jp2|j2k|p[gpn]m|gif|dcm|dicom|ima)\b"
 _FILM = re.compile(
     rf"'[^'\n]*{_ENDINGS}'|\"[^\"\n]*{_ENDINGS}\"|[^\s'\"]*/[^/\n'\"]*?{_ENDINGS}|[^\s'\"(),;]+{_ENDINGS}", re.IGNORECASE
