@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import cli, console, cpu, dicom, durable, settings, tables
+from lib import cli, console, cpu, dicom, durable, places, settings, tables
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.names import from_cell, to_cell
-from lib.places import Place, place_of
+from lib.names import from_cell, is_inside, to_cell
+from lib.places import Place
 from lib.reading import Stamp
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def predict_batch(
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
         python -m jobs.predict_batch --input /srv/inbox --output $(date +%F-%H%M).csv --incremental seen.sqlite
     """
+    places.check(input)
     tables.check(output, rows_per_file)
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
@@ -110,7 +111,7 @@ def predict_batch(
         held.enter_context(durable.lock_of(output))
         if incremental:
             held.enter_context(durable.lock_of(incremental))
-        place = place_of(input, [path for path in (output, explain, report, incremental) if path])
+        place = places.place_of(input, [path for path in (output, explain, report, incremental) if path])
         classifier: batch.Classifier | batch.ClusterClassifier
         if cluster:
             classifier = batch.ClusterClassifier(cluster, folder, how, place, cpus, workers)
@@ -134,7 +135,7 @@ def predict_batch(
         }
 
         def is_current(name: str, stamp: Stamp) -> bool:
-            return place.stamp(name) == stamp and (not explain or _map_of(explain, name).exists())
+            return place.stamp(name) == stamp and (not explain or not is_inside(name) or _map_of(explain, name).exists())
 
         table = tables.table_of(output, columns, rows_per_file)
         with Journal(table, new, belongs_to) as journal:
@@ -166,6 +167,11 @@ def _map_of(explain: Path, name: str) -> Path:
 
 def _write_map(explain: Path, name: str, png: bytes) -> None:
     """Beside its film's name; a name that leaves no name for its map costs a warning."""
+    if not is_inside(name):
+        console.warn(
+            f"no map of {to_cell(name)}: its name leads out of {explain}", log_as="a film's name leads out of a folder"
+        )
+        return
     try:
         with durable.whole_file(_map_of(explain, name)) as file:
             file.write(png)
