@@ -64,7 +64,7 @@ tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 .PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench chaos fuzz lint format lock audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
-	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and CSV predictions"
+	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
@@ -96,7 +96,7 @@ predict: export RUNNER := $(RUNNER)
 predict: export DATA_DIR := $(DATA_DIR)
 predict: export RUNS_DIR := $(RUNS_DIR)
 predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it] [INCREMENTAL=1: only what is new]
-	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv"; exit 2; }
+	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv|FILE.parquet"; exit 2; }
 	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
 
 # Films that were added, changed or removed at the source since the manifest was written.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Classify a folder from cron or systemd and end with the job's own exit code, which make turns into 2.
 #
-#   deploy/predict.sh INPUT OUTPUT.csv [flags of predict_batch]
+#   deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]
 #
 # OUTPUT may hold what date(1) fills in: /srv/out/%F.csv. Away from a terminal it prints one line when all went well;
 # RUNS_DIR/logs has the rest. REPORT=1 writes a page beside the table, INCREMENTAL=1 classifies only contents that no run into
@@ -12,14 +12,15 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() { echo "error: $2" >&2; exit "$1"; }
 setting() { [ ! -e "$project/.env" ] || sed -n "s/^$1=//p" "$project/.env" | tail -n 1 | sed -E "s/[[:space:]]+#.*//; s/[[:space:]]+\$//; s/^[\"'](.*)[\"']\$/\1/"; }
 
-[ $# -ge 2 ] && [ -n "$1" ] && [ -n "$2" ] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv [flags of predict_batch]"
+[ $# -ge 2 ] && [ -n "$1" ] && [ -n "$2" ] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]"
 [ -e "$1" ] || fail 2 "INPUT $1 does not exist"
 input=$(realpath -- "$1") output=$2
 shift 2
 [[ $output != *%* ]] || output=$(date +"$output")
 mkdir -p -- "$(dirname -- "$output")" || fail 1 "the folder of OUTPUT $output cannot be made"
 output=$(realpath -- "$(dirname -- "$output")")/$(basename -- "$output")
-quiet=() page=${REPORT:+${output%.csv}.html} seen=${INCREMENTAL:+$(dirname -- "$output")/.seen.sqlite}
+stem=${output%.csv} stem=${stem%.parquet}
+quiet=() page=${REPORT:+$stem.html} seen=${INCREMENTAL:+$(dirname -- "$output")/.seen.sqlite}
 [ -t 1 ] || quiet=(--quiet)
 cd "$project"
 

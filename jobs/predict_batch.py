@@ -1,6 +1,5 @@
-"""Classify a folder of films to a CSV: one row per file, whatever the file is."""
+"""Classify a folder of films to a table, CSV or Parquet: one row per file, whatever the file is."""
 
-import csv
 import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import cli, console, cpu, dicom, durable, settings
+from lib import cli, console, cpu, dicom, durable, places, settings, tables
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.cluster import check_address
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.names import from_cell, to_cell
-from lib.places import Place, place_of
+from lib.names import from_cell, is_inside, to_cell
+from lib.places import Place
 from lib.reading import Stamp
 
 if TYPE_CHECKING:
@@ -27,7 +26,12 @@ def predict_batch(
         str,
         Flag("a film, or a folder or bucket that is searched with all its subfolders", placeholder="DIR|FILE|s3://BUCKET/DIR"),
     ],
-    output: Annotated[Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv")],
+    output: Annotated[
+        Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv|FILE.parquet")
+    ],
+    rows_per_file: Annotated[
+        int, Flag("make a Parquet table a folder of parts with so many rows each; 0: one file", at_least=0, placeholder="N")
+    ] = 0,
     resume: Annotated[bool, Flag("take up an interrupted run to the same table where it stopped")] = True,
     incremental: Annotated[
         Path | None,
@@ -69,27 +73,32 @@ def predict_batch(
     job then ends with exit code 3 and the table is complete all the same. An empty folder gives a table without rows.
     Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
 
-    Rows are on disk as they come, in .NAME.csv.journal beside the table. A run that was stopped, killed or out of disk
+    A name in .parquet gives the same rows as Parquet: the text of the cells, numbers as doubles, empty ones as null. With
+    --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
+
+    Rows are on disk as they come, in .NAME.journal beside the table. A run that was stopped, killed or out of disk
     space is taken up by the same command and ends with the table of an uninterrupted one. With --incremental a table
     that exists keeps its rows and gets the new ones.
 
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
+        python -m jobs.predict_batch --input /srv/archive --output archive.parquet --rows_per_file 1000000
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --operating_point TUBERCULOSIS
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
         python -m jobs.predict_batch --input /srv/inbox --output $(date +%F-%H%M).csv --incremental seen.sqlite
     """
-    if output.suffix.lower() != ".csv":
-        raise UsageError(f"--output {output}: the table is written as CSV, give a name that ends in .csv.")
+    places.check(input)
+    tables.check(output, rows_per_file)
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")
     dicom.check_keywords(dicom_tags)
     check_address(cluster)
     if explain and Path(input).absolute().is_relative_to(explain.absolute()):
         raise UsageError(f"--explain {explain} holds the films: a map could take the place of one. Give another folder.")
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a folder; give a file name.")
+    for flag, path in {"report": report, "explain": explain, "incremental": incremental}.items():
+        if path and path.absolute().is_relative_to(output.absolute()):
+            raise UsageError(f"--{flag} {path} is the table itself or within it. Give another name.")
 
     from lib import batch
     from lib.journal import Journal
@@ -104,7 +113,7 @@ def predict_batch(
         held.enter_context(durable.lock_of(output))
         if incremental:
             held.enter_context(durable.lock_of(incremental))
-        place = place_of(input, [path for path in (output, explain, report, incremental) if path])
+        place = places.place_of(input, [path for path in (output, explain, report, incremental) if path])
         classifier: batch.Classifier | batch.ClusterClassifier
         if cluster:
             classifier = batch.ClusterClassifier(cluster, folder, how, place, cpus, workers)
@@ -128,9 +137,10 @@ def predict_batch(
         }
 
         def is_current(name: str, stamp: Stamp) -> bool:
-            return place.stamp(name) == stamp and (not explain or _map_of(explain, name).exists())
+            return place.stamp(name) == stamp and (not explain or not is_inside(name) or _map_of(explain, name).exists())
 
-        with Journal(output, columns, new, belongs_to) as journal:
+        table = tables.table_of(output, columns, rows_per_file)
+        with Journal(table, new, belongs_to) as journal:
             taken_over = journal.open(resume, is_current)
             if taken_over:
                 console.say(f"an interrupted run left {taken_over} of {len(new)} rows; going on from there.")
@@ -143,9 +153,9 @@ def predict_batch(
             if seen:
                 seen.record(place)
             journal.remove()
-        counts = _count(output)
+        counts = _count(table)
         if report:
-            _write_report(report, output, counts, place, classifier)
+            _write_report(report, table, counts, place, classifier)
     summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
     summary += f"; {len(place.names) - len(new)} films were seen before" if len(place.names) > len(new) else ""
     summary += f"; {place.passed_over} hidden or operating-system files are not counted" if place.passed_over else ""
@@ -159,6 +169,11 @@ def _map_of(explain: Path, name: str) -> Path:
 
 def _write_map(explain: Path, name: str, png: bytes) -> None:
     """Beside its film's name; a name that leaves no name for its map costs a warning."""
+    if not is_inside(name):
+        console.warn(
+            f"no map of {to_cell(name)}: its name leads out of {explain}", log_as="a film's name leads out of a folder"
+        )
+        return
     try:
         with durable.whole_file(_map_of(explain, name)) as file:
             file.write(png)
@@ -168,13 +183,12 @@ def _write_map(explain: Path, name: str, png: bytes) -> None:
         console.warn(f"no map of {to_cell(name)}: {error.strerror}", log_as="a film's name leaves no name for its map")
 
 
-def _table_rows(table: Path) -> Iterator[dict[str, Any]]:
-    with open(table, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield row | {"needs_review": row["needs_review"] == "True"}
+def _table_rows(table: tables.Table) -> Iterator[dict[str, Any]]:
+    for row in tables.rows(table):
+        yield row | {"needs_review": row["needs_review"] == "True"}
 
 
-def _count(table: Path) -> Counter[str]:
+def _count(table: tables.Table) -> Counter[str]:
     counts: Counter[str] = Counter()
     for row in _table_rows(table):
         counts.update({"rows": 1, row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
@@ -182,7 +196,11 @@ def _count(table: Path) -> Counter[str]:
 
 
 def _write_report(
-    report: Path, table: Path, counts: Mapping[str, int], place: Place, classifier: "Classifier | ClusterClassifier"
+    report: Path,
+    table: tables.Table,
+    counts: Mapping[str, int],
+    place: Place,
+    classifier: "Classifier | ClusterClassifier",
 ) -> None:
     """The page of the whole table; films with a picture are read once more, so that rows of an earlier run have theirs."""
     from lib.page import PICTURES, in_triage_order, pictures, write_triage

@@ -87,13 +87,20 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def swap_folder(new: Path, final: Path) -> None:
-    """Put the finished folder `new` in the place of `final`, then delete what stood there."""
-    old = final.with_name(f".{final.name}.old{PARTIAL}")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    """Put the finished folder `new` in the place of `final`, then delete the folder or file that stood there."""
+    old = hidden_neighbour(final, f"old{PARTIAL}")
+    _delete(old)
+    if os.path.lexists(final):
         os.rename(final, old)
     os.rename(new, final)
-    shutil.rmtree(old, ignore_errors=True)
+    _delete(old)
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_folder(source: Path, final: Path) -> None:
@@ -107,8 +114,8 @@ def copy_folder(source: Path, final: Path) -> None:
 
 def recover_folder(final: Path) -> None:
     """Undo a `swap_folder` that was killed between its two renames."""
-    old = final.with_name(f".{final.name}.old{PARTIAL}")
-    if old.exists() and not final.exists():
+    old = hidden_neighbour(final, f"old{PARTIAL}")
+    if os.path.lexists(old) and not os.path.lexists(final):
         os.rename(old, final)
 
 

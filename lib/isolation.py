@@ -32,9 +32,12 @@ _ATTEMPTS = 5  # pools in a row that die without a result
 _PR_SET_PDEATHSIG = 1
 
 
-def start_server() -> None:
-    """Start the process that workers are forked from and return at once: what follows need not wait for it."""
-    _context().set_forkserver_preload(["lib.reading_server"])
+def start_server(*modules: str) -> None:
+    """Start the process that workers are forked from and return at once: what follows need not wait for it.
+
+    `modules` are what its workers need besides the decoders; they cost no film its time. A server that runs stays as it is.
+    """
+    _context().set_forkserver_preload(["lib.reading_server", *modules])
     multiprocessing.forkserver.ensure_running()
 
 

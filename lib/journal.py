@@ -1,8 +1,8 @@
 """A table that is being written: rows are safe on disk as they come, and an interrupted run is taken up where it stopped.
 
 The journal lies beside the table, named .TABLE.journal. Its first line says which model and settings the rows belong to; every
-other line is a row of the table behind size and time of the file that it speaks of. The table itself is made from the
-journal at the end and appears whole.
+other line is a row of the table behind size and time of the file that it speaks of. The table itself, CSV or Parquet,
+is made from the journal at the end and appears whole.
 """
 
 import csv
@@ -13,15 +13,15 @@ import os
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from lib import durable
 from lib.errors import JobError
 from lib.names import from_cell
 from lib.reading import Stamp
+from lib.tables import Table
 
 ROWS_PER_FLUSH = 256
 SECONDS_PER_FLUSH = 2.0
@@ -30,10 +30,10 @@ SECONDS_PER_FLUSH = 2.0
 class Journal:
     """The rows of one table, keyed by the sorted names of its inputs. Use it as a context manager, under the table's lock."""
 
-    def __init__(self, table: Path, columns: Sequence[str], names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
-        """`columns` begin with `path` and hold `error`; `names` are sorted; `belongs_to` is compared on resumption."""
-        self.path = durable.hidden_neighbour(table, "journal")
-        self.table, self.columns, self.names = table, list(columns), names
+    def __init__(self, table: Table, names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
+        """The table's columns hold `error`; `names` are sorted; `belongs_to` is compared on resumption."""
+        self.path = durable.hidden_neighbour(table.path, "journal")
+        self.table, self.columns, self.names = table, list(table.columns), names
         self._belongs_to = dict(belongs_to)
         self._offsets = array("q", [-1]) * len(names)
         self._file: BinaryIO | None = None
@@ -91,18 +91,13 @@ class Journal:
         """Make the table of the rows, sorted by path. `keep`: rows of an earlier table stay, those of a same path give way.
 
         Raises:
-            JobError: the earlier table has other columns.
+            JobError: the earlier table has other columns, or cannot be read.
         """
         self._flush()
-        earlier = self._earlier_rows() if keep and self.table.exists() else iter(())
-        with durable.whole_file(self.table) as out, open(self.path, "rb") as journal:
-            out.write((",".join(self.columns) + "\n").encode())
+        earlier = self._earlier_rows() if keep and self.table.path.exists() else iter(())
+        with open(self.path, "rb") as journal:
             ours = ((name, 0, row) for name, row in self._rows(journal))
-            last = None
-            for name, _, row in heapq.merge(ours, earlier, key=itemgetter(0, 1)):
-                if name != last:
-                    out.write(row)
-                last = name
+            self.table.write(_first_of_each(heapq.merge(ours, earlier, key=itemgetter(0, 1))))
 
     def remove(self) -> None:
         """Forget the rows: the table is whole."""
@@ -114,12 +109,8 @@ class Journal:
             yield name, journal.readline().split(b",", 2)[2]
 
     def _earlier_rows(self) -> Iterator[tuple[str, int, bytes]]:
-        with open(self.table, "rb") as file:
-            header = file.readline().decode().rstrip("\r\n")
-            if header != ",".join(self.columns):
-                raise JobError(f"{self.table} has other columns than the new rows. Give the new rows a table of their own.")
-            for line in file:
-                yield from_cell(next(csv.reader([line.decode()]))[0]), 1, line
+        for line in self.table.lines():
+            yield from_cell(next(csv.reader([line.decode()]))[0]), 1, line
 
     def _take_over(self, is_current: Callable[[str, Stamp], bool]) -> int:
         """Read what is there; returns where the good part ends."""
@@ -158,6 +149,14 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._unflushed, self._last_flush = 0, time.monotonic()
+
+
+def _first_of_each(rows: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
+    last = None
+    for name, _, row in rows:
+        if name != last:
+            yield row
+        last = name
 
 
 def _cells(line: bytes) -> list[str] | None:

@@ -24,13 +24,35 @@ from lib.errors import WRONG_USAGE
 LARGEST = 5_000_000  # bytes of one file: 10,000 nights, or a week of a run each minute
 KEPT = 5  # older files, <job>.jsonl.1 to .5
 
-SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY", "KAGGLE_USERNAME")
-OURS = {".bin", ".csv", ".f16", ".html", ".json", ".jsonl", ".npz", ".partial", ".pt", ".pth", ".safetensors", ".xml"}
+SECRETS = (
+    "KAGGLE_API_TOKEN",
+    "KAGGLE_KEY",
+    "KAGGLE_USERNAME",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "RAY_AUTH_TOKEN",
+)
+OURS = {
+    ".bin",
+    ".csv",
+    ".f16",
+    ".html",
+    ".json",
+    ".jsonl",
+    ".npz",
+    ".parquet",
+    ".partial",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".xml",
+}
 _ENDINGS = r"\.(?:png|jpe?g|jpe|tiff?|bmp|webp|jp2|j2k|p[gpn]m|gif|dcm|dicom|ima)\b"
 _FILM = re.compile(
     rf"'[^'\n]*{_ENDINGS}'|\"[^\"\n]*{_ENDINGS}\"|[^\s'\"]*/[^/\n'\"]*?{_ENDINGS}|[^\s'\"(),;]+{_ENDINGS}", re.IGNORECASE
 )
-_USER_IN_ADDRESS = re.compile(r"://[^/\s@]+@")
+_USER_IN_ADDRESS = re.compile(r"://(?:[^/\s@]+|[^/\s@:]*:[^\s@]*)@")  # a password may hold a slash
 
 
 class JobLog:

@@ -31,6 +31,11 @@ def from_cell(cell: str) -> str:
     return os.fsdecode(_ESCAPE.sub(_unescaped, cell.removeprefix("'").encode()))
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path below a folder stays there. Files do; the name of an object in a bucket may be any text."""
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
 def _escaped(found: re.Match[str]) -> str:
     character = found.group()
     return _SHORT.get(character) or rf"\x{os.fsencode(character)[0]:02x}"

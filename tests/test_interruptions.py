@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import predict_batch
+from lib import batch
 from lib.names import from_cell
 from lib.reading import Film, Reader
 from tests.conftest import dirs, environment, film, predict
@@ -35,8 +35,8 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
-def _start(chain: Path, inbox: Path, table: Path) -> "subprocess.Popen[bytes]":
-    argv = ["--input", str(inbox), "--output", str(table), *dirs(chain)[2:]]
+def _start(chain: Path, inbox: Path, table: Path, *more: str) -> "subprocess.Popen[bytes]":
+    argv = ["--input", str(inbox), "--output", str(table), *dirs(chain)[2:], *more]
     return subprocess.Popen([sys.executable, "-m", "jobs.predict_batch", *argv], env=environment(), stderr=subprocess.PIPE)
 
 
@@ -47,22 +47,35 @@ def _wait_for_rows(journal: Path, rows: int) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def _bytes(table: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (sorted(table.iterdir()) if table.is_dir() else [table])]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name", "more"),
+    [
+        (signal.SIGKILL, -9, "x.csv", ()),
+        (signal.SIGTERM, 143, "x.csv", ()),
+        (signal.SIGINT, 130, "x.csv", ()),
+        (signal.SIGKILL, -9, "x.parquet", ()),
+        (signal.SIGKILL, -9, "x.parquet", ("--rows_per_file", "128")),
+    ],
+)
 def test_stopped_at_any_moment_the_rerun_gives_the_same_bytes(
-    chain: Path, inbox: Path, tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+    chain: Path, inbox: Path, tmp_path: Path, number: int, code: int, name: str, more: tuple[str, ...]
 ) -> None:
-    assert predict(chain, inbox, tmp_path / "whole.csv") == 3
-    table, journal = tmp_path / "x.csv", tmp_path / ".x.csv.journal"
+    table, journal, whole = tmp_path / name, tmp_path / f".{name}.journal", tmp_path / f"whole-{name}"
+    assert predict(chain, inbox, whole, *more) == 3
     for rows in (0, 10):
-        job = _start(chain, inbox, table)
+        job = _start(chain, inbox, table, *more)
         _wait_for_rows(journal, rows)
         job.send_signal(number)
         job.communicate(timeout=60)
         assert job.returncode in (code, 3)
         if job.returncode == code:
             assert not table.exists()
-    assert predict(chain, inbox, table) == 3
-    assert table.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert predict(chain, inbox, table, *more) == 3
+    assert _bytes(table) == _bytes(whole)
     assert not journal.exists()
 
 
@@ -165,7 +178,7 @@ class Treacherous(Reader):
 def test_a_film_that_crashes_its_decoder_is_one_row(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "crash.png", "z.png"):
         film(tmp_path / "in" / name, side=64)
-    monkeypatch.setattr(predict_batch, "Reader", Treacherous)
+    monkeypatch.setattr(batch, "Reader", Treacherous)
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 3
     with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

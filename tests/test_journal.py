@@ -10,6 +10,7 @@ import pytest
 from lib.errors import JobError
 from lib.journal import Journal
 from lib.reading import Stamp
+from lib.tables import table_of
 
 COLUMNS = ["path", "prediction", "error"]
 NAMES = sorted(f"{number}.png" for number in range(10))
@@ -17,14 +18,14 @@ OURS = {"model": "m"}
 
 
 def _fill(table: Path, numbers: list[int], belongs_to: dict[str, str] = OURS, error: str = "") -> None:
-    with Journal(table, COLUMNS, NAMES, belongs_to) as journal:
+    with Journal(table_of(table, COLUMNS), NAMES, belongs_to) as journal:
         journal.open(True, lambda *_: True)
         for number in numbers:
             journal.add(number, Stamp(1, 2), {"path": NAMES[number], "prediction": f"A{number}", "error": error})
 
 
 def _finish(table: Path, is_current: Callable[[str, Stamp], bool] = lambda *_: True) -> tuple[int, list[str]]:
-    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+    with Journal(table_of(table, COLUMNS), NAMES, OURS) as journal:
         taken_over = journal.open(True, is_current)
         for number in journal.missing():
             journal.add(number, Stamp(1, 2), {"path": NAMES[number], "prediction": f"B{number}", "error": ""})
@@ -89,7 +90,7 @@ def test_rows_of_changed_or_vanished_files_and_rows_with_an_error_are_done_again
 def test_rows_of_another_model_are_refused_and_kept_unless_told_otherwise(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     _fill(table, [0], {"model": "other"})
-    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+    with Journal(table_of(table, COLUMNS), NAMES, OURS) as journal:
         with pytest.raises(JobError, match=r"other settings \(model\).*--noresume"):
             journal.open(True, lambda *_: True)
         assert json.loads(journal.path.read_text().splitlines()[0]) == {"model": "other"}
@@ -99,14 +100,14 @@ def test_rows_of_another_model_are_refused_and_kept_unless_told_otherwise(tmp_pa
 def test_a_kept_table_gets_the_new_rows_and_never_two_for_a_path(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("path,prediction,error\n0.png,old,\n00.png,old,\n")
-    with Journal(table, COLUMNS, ["0.png", "1.png"], OURS) as journal:
+    with Journal(table_of(table, COLUMNS), ["0.png", "1.png"], OURS) as journal:
         journal.open(True, lambda *_: True)
         for number, name in enumerate(journal.names):
             journal.add(number, Stamp(1, 2), {"path": name, "prediction": "new", "error": ""})
         journal.publish(keep=True)
     assert table.read_text().splitlines() == ["path,prediction,error", "0.png,new,", "00.png,old,", "1.png,new,"]
     table.write_text("path\n0.png\n")
-    with Journal(table, COLUMNS, ["0.png"], OURS) as journal:
+    with Journal(table_of(table, COLUMNS), ["0.png"], OURS) as journal:
         journal.open(True, lambda *_: True)
         with pytest.raises(JobError, match="other columns"):
             journal.publish(keep=True)

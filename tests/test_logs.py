@@ -145,13 +145,18 @@ def test_names_of_unreadable_films_are_on_screen_and_in_the_manifest_alone(
     assert not [name for name in ("Hans", "Erika", "Otto") if name in text]
 
 
-def test_credentials_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KAGGLE_KEY", "s3cr3t-k3y")
-    assert cli.execute(job, ["--fail_with", "403 for key s3cr3t-k3y by http://me:pa55@proxy:3128"]) == 1
+@pytest.mark.parametrize(
+    "name", ["KAGGLE_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN"]
+)
+def test_credentials_stay_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "s3cr3t/k3y+")
+    said = "403 for key s3cr3t/k3y+ by http://me:pa55@proxy:3128, s3://AKIA:pa/ss6@films/in"
+    assert cli.execute(job, ["--fail_with", said]) == 1
     text = Path("runs/logs/job.jsonl").read_text()
-    assert "s3cr3t" not in text
-    assert "pa55" not in text
+    for secret in ("s3cr3t", "pa55", "pa/ss6", "AKIA"):
+        assert secret not in text
     assert "proxy:3128" in text
+    assert "@films/in" in text
 
 
 def test_a_folder_that_cannot_be_written_costs_one_warning_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

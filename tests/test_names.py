@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.names import from_cell, to_cell
+from lib.names import from_cell, is_inside, to_cell
 
 
 @given(st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name))
@@ -38,3 +38,18 @@ def test_every_name_comes_back_byte_for_byte_and_takes_one_line(name: bytes) -> 
 def test_what_a_cell_looks_like(name: str, cell: str) -> None:
     assert to_cell(name) == cell
     assert from_cell(cell) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.png", True),
+        ("a/..b/c..png", True),
+        ("a//b.png", True),
+        ("../a.png", False),
+        ("a/../../b.png", False),
+        ("/a.png", False),
+    ],
+)
+def test_which_names_stay_below_a_folder(name: str, inside: bool) -> None:
+    assert is_inside(name) == inside

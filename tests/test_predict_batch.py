@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -143,11 +145,64 @@ def test_a_name_that_is_not_utf8_costs_nothing(chain: Path, tmp_path: Path) -> N
     assert len(_rows(tmp_path / "x.csv")) == 1
 
 
-@pytest.mark.parametrize("output", ["x.txt", "folder.csv"])
-def test_a_wrong_output_is_refused_before_the_work(chain: Path, tmp_path: Path, output: str) -> None:
-    (tmp_path / "folder.csv").mkdir()
+def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(chain: Path, inbox: Path, tmp_path: Path) -> None:
+    for name, more in (("x.csv", ()), ("x.parquet", ()), ("parts.parquet", ("--rows_per_file", 2))):
+        assert predict(chain, inbox, tmp_path / name, *more, "--report", tmp_path / f"{name}.html") == 3
+    with open(tmp_path / "x.csv", newline="", encoding="utf-8") as file:
+        wanted = list(csv.DictReader(file))
+    for name in ("x.parquet", "parts.parquet"):
+        found = pd.read_parquet(tmp_path / name)
+        assert list(found.columns) == COLUMNS
+        for row, known in zip(found.to_dict("records"), wanted, strict=True):
+            for column, value in row.items():
+                if isinstance(value, float) and column not in ("prediction", "error"):
+                    assert known[column] == "" if math.isnan(value) else float(known[column]) == value
+                else:
+                    assert known[column] == ("" if pd.isna(value) else str(value))
+        assert (tmp_path / f"{name}.html").read_bytes() == (tmp_path / "x.csv.html").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "parts.parquet").iterdir()) == [f"part-0000{n}.parquet" for n in range(3)]
+
+
+@pytest.mark.parametrize("more", [(), ("--rows_per_file", 2)])
+def test_new_films_are_added_to_a_parquet_table(
+    chain: Path, tmp_path: Path, more: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--incremental", tmp_path / "seen.sqlite", "--report", tmp_path / "x.html", *more)
+    for names, said in ((["b", "e", "=c"], "3 rows"), (["a", "d"], "5 rows"), ([], "5 rows")):
+        for name in names:
+            film(tmp_path / "in" / f"{name}.png", seed=ord(name[-1]))
+        assert predict(chain, tmp_path / "in", tmp_path / "x.parquet", *given) == 0
+        assert said in capsys.readouterr().out
+    found = pd.read_parquet(tmp_path / "x.parquet")
+    assert [from_cell(cell) for cell in found["path"]] == ["=c.png", "a.png", "b.png", "d.png", "e.png"]
+    assert predict(chain, tmp_path / "in", tmp_path / "whole.parquet", *more) == 0
+    pd.testing.assert_frame_equal(found, pd.read_parquet(tmp_path / "whole.parquet"))
+    assert "5 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("output", "more"),
+    [
+        ("x.txt", ()),
+        ("folder.csv", ()),
+        ("folder.parquet", ()),
+        ("folder.parquet", ("--rows_per_file", 5)),
+        ("x.csv", ("--rows_per_file", 5)),
+        ("x.parquet", ("--rows_per_file", -1)),
+        ("x.parquet", ("--incremental", "x.parquet/seen.sqlite")),
+        ("x.parquet", ("--explain", "x.parquet")),
+    ],
+)
+def test_a_wrong_output_is_refused_before_the_work(
+    chain: Path, tmp_path: Path, output: str, more: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder.csv", "folder.parquet"):
+        film(tmp_path / name / "a.png")
     film(tmp_path / "in" / "a.png")
-    assert predict(chain, tmp_path / "in", tmp_path / output) == 2
+    before = sorted(tmp_path.rglob("*"))
+    assert predict(chain, tmp_path / "in", tmp_path / output, *more) == 2
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_empty_folder_gives_a_table_without_rows(chain: Path, tmp_path: Path) -> None:
@@ -171,8 +226,9 @@ def test_a_missing_input_is_an_error(chain: Path, tmp_path: Path, capsys: pytest
 
 def test_a_second_run_to_the_same_table_is_turned_away(chain: Path, tmp_path: Path) -> None:
     film(tmp_path / "in" / "a.png")
-    with durable.lock_of(tmp_path / "x.csv"):
+    with durable.lock_of(tmp_path / "x.csv"), durable.lock_of(tmp_path / "x.parquet"):
         assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 75
+        assert predict(chain, tmp_path / "in", tmp_path / "x.parquet", "--rows_per_file", 5) == 75
     assert predict(chain, tmp_path / "in", tmp_path / "x.csv") == 0
 
 
