@@ -166,6 +166,7 @@ class Share:
     readers: int
 
     def __call__(self) -> Callable[[Sequence[Task]], list[tuple[int, Answer]]]:
+        self.place.prepare()
         classifier = Classifier(self.model.unpack(), self.settings, self.place, self.cores, self.readers)
 
         def answer(tasks: Sequence[Task]) -> list[tuple[int, Answer]]:

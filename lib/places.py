@@ -55,6 +55,9 @@ class Place(Protocol):
     def anywhere(self) -> "Place":
         """The place without its names, small enough to travel."""
 
+    def prepare(self) -> None:
+        """Let reading processes begin with what they need here. To be called before anything is read."""
+
     @property
     def mounts(self) -> Sequence[Path]:
         """Paths that a machine must have to read the films."""
@@ -140,6 +143,9 @@ class Folder:
     def anywhere(self) -> "Folder":
         return replace(self, names=())
 
+    def prepare(self) -> None:
+        pass
+
     @property
     def mounts(self) -> Sequence[Path]:
         return (self.root,)
@@ -169,7 +175,7 @@ class Bucket:
         self._protocol = url.partition("://")[0]
         with _explained(url):
             store = _file_system(self._protocol)
-            start_server(type(store).__module__)
+            self.prepare()
             root = store._strip_protocol(url).rstrip("/")
             try:
                 found = store.find(root, detail=True)
@@ -214,6 +220,9 @@ class Bucket:
         other = copy(self)
         other.names, other._sizes, other._times = (), array("q"), array("q")
         return other
+
+    def prepare(self) -> None:
+        start_server(type(_file_system(self._protocol)).__module__)
 
     @property
     def mounts(self) -> Sequence[Path]:

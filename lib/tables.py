@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -48,6 +49,7 @@ def check(path: Path, rows_per_file: int) -> None:
 
     Raises:
         UsageError: another suffix, a CSV in parts, or a folder that is not a table in parts.
+        JobError: the package that Parquet needs is missing.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
@@ -55,6 +57,11 @@ def check(path: Path, rows_per_file: int) -> None:
     if rows_per_file and suffix == ".csv":
         raise UsageError(
             f"--rows_per_file {rows_per_file}: only Parquet is written in parts, give --output a name in .parquet."
+        )
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise JobError(
+            "Parquet needs pyarrow, which is not installed here. Take the image that has it (IMAGE=cxr-jobs:cluster), install "
+            "requirements-ray.lock, or give --output a name that ends in .csv."
         )
     if path.is_dir() and not rows_per_file:
         in_parts = " To write a table in parts there, give --rows_per_file." if suffix == ".parquet" else ""

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -152,6 +153,16 @@ def test_without_ray_the_job_says_where_it_is(nodes: Nodes) -> None:
     done = nodes.compose.run("predict_batch", "--input", "data", "--output", "runs/no.csv", "--cluster", "auto")
     assert done.returncode == 1
     assert "--cluster needs Ray, which is not installed here" in done.stderr
+
+
+def test_parquet_says_what_it_needs_and_works_alone_in_the_image_that_has_it(nodes: Nodes) -> None:
+    words = ("-v", f"{nodes.films}:/films:ro", "predict_batch", "--input", "/films/broken.png", "--output", "runs/x.parquet")
+    done = nodes.compose.run(*words)
+    assert done.returncode == 1
+    assert "Parquet needs pyarrow" in done.stderr
+    done = nodes.compose.run(*words, IMAGE=os.environ.get("CLUSTER_IMAGE", "cxr-jobs:cluster"))
+    assert done.returncode == 3, done.stderr
+    assert (nodes.compose.folder / "runs/x.parquet").exists()
 
 
 def test_nodes_have_no_rights_and_no_way_out(nodes: Nodes) -> None:
