@@ -147,6 +147,8 @@ def _inputs(given: Path, own: Sequence[Path]) -> tuple[Path, list[str], int]:
     if not given.is_dir():
         return given.parent, [given.name], 0
     files, passed_over = find_files(given)
+    if files == [given]:
+        raise JobError(f"--input {given} cannot be listed. Who runs this job needs the right to read it and to enter it.")
     names = sorted(path.relative_to(given).as_posix() for path in files)
     root = given.absolute()
     places = [path.absolute().relative_to(root).as_posix() for path in own if path.absolute().is_relative_to(root)]

@@ -153,6 +153,19 @@ def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
         image.draft("L", (wanted_side, wanted_side))
     plain = _plain_png(image)
     if plain is not None:
+def is_link(path: Path) -> bool:
+    """Whether `path` is a symbolic link; not, where that cannot be known: a folder that may be listed and not entered."""
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether `path` is a link to something outside `folder`, which is resolved."""
+    return is_link(path) and not Path(os.path.realpath(path)).is_relative_to(folder)
+
+
         return plain
     image.load()
     return _to_grey(ImageOps.exif_transpose(image))
@@ -221,5 +234,5 @@ def _walk(root: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(root, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in names)
-        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
+        yield from (Path(parent, name) for name in folders if is_link(Path(parent, name)))
     yield from closed
