@@ -11,6 +11,7 @@ import kornia_rs
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from lib import dicom
 from lib.errors import UnreadableFilmError
@@ -21,6 +22,9 @@ MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
+_WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits
+_WHITE_IS_ZERO = 0  # TIFF; Pillow minds it up to 8 bits
+_FRACTIONS_END = 2.0
 _ORIENTATION_MARKS = (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")  # chunks that may say which side is up
 
 warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but readable metadata
@@ -131,6 +135,8 @@ def _is_dicom(path: Path) -> bool:
 def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
     """Open a film and check its header."""
     with Image.open(path, formats=FORMATS) as image:
+        if image.format == "TIFF":
+            image.filename = ""  # else Pillow maps the file, with sides exchanged where an orientation mark turns the film
         width, height = image.size
         if width * height > max_pixels:
             raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
@@ -147,12 +153,6 @@ def describe_non_file(path: Path) -> str:
     return "not a regular file" if path.exists() else "file not found (or a broken link)"
 
 
-def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
-    """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks its every byte."""
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        image.draft("L", (wanted_side, wanted_side))
-    plain = _plain_png(image)
-    if plain is not None:
 def is_link(path: Path) -> bool:
     """Whether `path` is a symbolic link; not, where that cannot be known: a folder that may be listed and not entered."""
     try:
@@ -166,9 +166,17 @@ def leads_out(path: Path, folder: Path) -> bool:
     return is_link(path) and not Path(os.path.realpath(path)).is_relative_to(folder)
 
 
+def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
+    """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks its every byte."""
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        image.draft("L", (wanted_side, wanted_side))
+    plain = _plain_png(image)
+    if plain is not None:
         return plain
+    is_negative = image.mode in _WIDE and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
     image.load()
-    return _to_grey(ImageOps.exif_transpose(image))
+    grey = _to_grey(ImageOps.exif_transpose(image))
+    return ImageOps.invert(grey) if is_negative else grey
 
 
 def _plain_png(image: ImageFile) -> Image.Image | None:
@@ -191,7 +199,7 @@ def _plain_png(image: ImageFile) -> Image.Image | None:
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+    if image.mode in _WIDE:
         return Image.fromarray(_to_eight_bits(np.asarray(image, dtype=np.float64)))
     if image.mode == "P" or "A" in image.mode:
         layers = image.convert("RGBA")
@@ -203,13 +211,18 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scale 8 to 16 stored bits to 8: full scale is the smallest usual bit depth that holds the brightest pixel."""
-    brightest = float(pixels.max(initial=0.0))
-    if not np.isfinite(brightest):
+    """Scale 8 to 16 stored bits to 8: full scale is the smallest usual bit depth that holds the brightest pixel.
+
+    Numbers below zero were shifted or normalised by somebody: their own range is the scale then.
+    """
+    darkest, brightest = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
+    if not np.isfinite([darkest, brightest]).all():
         raise ValueError("pixels are not finite numbers")
     full_scale = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest <= 2**bits - 1), brightest)
-    if brightest <= 1.0 and np.any(pixels % 1):  # floats in 0..1
-        full_scale = 1.0
+    if brightest <= _FRACTIONS_END and np.any(pixels % 1):  # floats in 0..1; some resampling shoots a little beyond
+        full_scale = max(brightest, 1.0)
+    if darkest < 0:
+        pixels, full_scale = pixels - darkest, brightest - darkest
     return np.clip(np.rint(pixels * (255.0 / full_scale)), 0, 255).astype(np.uint8)
 
 
