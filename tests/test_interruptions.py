@@ -221,3 +221,11 @@ def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: P
         folder.chmod(0o755)
     assert (done.returncode, b"cannot be listed" in done.stderr) == (1, True)
     assert (tmp_path / "x.csv").read_bytes() == before
+
+
+def test_closed_streams_cost_nothing(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "a.png", side=64)
+    words = [sys.executable, "-m", "jobs.predict_batch", "--input", tmp_path / "in", "--output", tmp_path / "x.csv"]
+    command = ["bash", "-c", '"$@" >&- 2>&-', "bash", *words, *dirs(chain)[2:]]
+    assert subprocess.run(command, env=environment(), check=False).returncode == 0
+    assert _paths(tmp_path / "x.csv") == ["a.png"]
