@@ -14,7 +14,7 @@ from lib.datasets import FoundFilm, Source
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
 from lib.isolation import map_isolated
 from lib.manifest import FilmRecord, read_manifest, write_rows
-from lib.radiograph import describe_non_file, leads_out
+from lib.radiograph import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
 from lib.reading import Examination, examine, unexamined
 
 
@@ -169,6 +169,8 @@ def _stage(
         try:
             if not film.path.is_file():
                 raise UnreadableFilmError(describe_non_file(film.path))
+            if film.path.stat().st_size > LARGEST_FILE:
+                raise UnreadableFilmError(TOO_LARGE_FILE)
             if film.origin in unchanged:
                 durable.link_or_copy(raw / names[film.origin], target)
             elif leads_out(film.path, root):

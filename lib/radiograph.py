@@ -19,6 +19,8 @@ from lib.errors import UnreadableFilmError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 ANY_SIZE = 2**40  # pixels: for films that the ingest job let in under its own limit
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
+LARGEST_FILE = 4 * 2**30  # bytes; films of MAX_PIXELS take less, a sparse file of terabytes costs its sender nothing
+TOO_LARGE_FILE = "file is larger than 4 GB, which no film is"
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
@@ -114,6 +116,8 @@ def _explained(path: Path) -> Iterator[None]:
             raise UnreadableFilmError(describe_non_file(path))
         if path.stat().st_size == 0:
             raise UnreadableFilmError("file is empty")
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnreadableFilmError(TOO_LARGE_FILE)
         yield
     except UnreadableFilmError:
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from lib import durable
 from lib.errors import JobError
 from lib.parallel import map_ordered
+from lib.radiograph import LARGEST_FILE
 from lib.reading import Stamp
 
 _TABLES = """
@@ -68,7 +69,7 @@ def _look(path: Path, known: tuple[Stamp, str] | None) -> tuple[Stamp, str]:
     if known and known[0] == stamp:
         return known
     try:
-        return stamp, durable.sha256_of(path) if path.is_file() else ""
+        return stamp, durable.sha256_of(path) if path.is_file() and stamp.size <= LARGEST_FILE else ""
     except OSError:
         return stamp, ""
 

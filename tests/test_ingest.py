@@ -61,11 +61,14 @@ def test_entries_that_cannot_be_copied_are_rows_with_their_reason(make_films: Ma
     (source / "tb" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(source / "tb" / "pipe.png")
     (source / "tb" / ("n" * 250 + ".png")).write_bytes((source / "tb/tb_0.png").read_bytes())
+    shutil.copy(source / "tb/tb_0.png", source / "tb/sparse.png")
+    os.truncate(source / "tb" / "sparse.png", 2**42)
     (source / "tb" / "out.png").symlink_to(film(tmp_path / "elsewhere.png"))
     (source / "tb" / "in.png").symlink_to(source / "tb/tb_0.png")
     assert _ingest(source, tmp_path / "data") == 3
     rows = _rows(tmp_path / "data")
-    assert len(rows) == 11
+    assert len(rows) == 12
+    assert "larger than 4 GB" in rows["tb/sparse.png"].problem
     assert "leads out of the source" in rows["tb/out.png"].problem
     assert not (tmp_path / "data/raw" / rows["tb/out.png"].path).exists()
     assert rows["tb/in.png"].status == "ok"

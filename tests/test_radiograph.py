@@ -161,7 +161,10 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     (tmp_path / "dicom").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     pages = [Image.fromarray(PICTURE), Image.fromarray(PICTURE)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "sparse.png").write_bytes(whole)
+    os.truncate(tmp_path / "sparse.png", 2**42)
     os.mkfifo(tmp_path / "pipe")
+    assert "larger than 4 GB" in reason(tmp_path / "sparse.png")
     assert "truncated" in reason(tmp_path / "cut.jpg")
     assert "empty" in reason(tmp_path / "empty.png")
     assert "not an image" in reason(tmp_path / "text.png")
