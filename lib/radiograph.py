@@ -140,6 +140,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
     """Open a film and check its header."""
     with Image.open(path, formats=FORMATS) as image:
         if image.format == "TIFF":
+            _require_whole_tiff(image)
             image.filename = ""  # else Pillow maps the file, with sides exchanged where an orientation mark turns the film
         width, height = image.size
         if width * height > max_pixels:
@@ -148,6 +149,13 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
         if frames > 1 and image.format not in ("JPEG", "MPO"):
             raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
         yield image
+
+
+def _require_whole_tiff(image: ImageFile) -> None:
+    """Refuse a height that the strips do not fill: Pillow leaves the rest black and calls it a film."""
+    right, bottom = (max((tile.extents[place] for tile in image.tile if tile.extents), default=0) for place in (2, 3))
+    if right * bottom < image.width * image.height:
+        raise UnreadableFilmError("damaged: its strips end before the picture does")
 
 
 def describe_non_file(path: Path) -> str:

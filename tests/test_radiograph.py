@@ -161,6 +161,11 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     (tmp_path / "dicom").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     pages = [Image.fromarray(PICTURE), Image.fromarray(PICTURE)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.fromarray(PICTURE).save(tmp_path / "strips.tif", compression="raw")
+    strips = (tmp_path / "strips.tif").read_bytes()
+    height = strips.index(struct.pack("<H", 257), 8) + 8  # the value of ImageLength
+    (tmp_path / "tall.tif").write_bytes(strips[:height] + struct.pack("<H", 60_000) + strips[height + 2 :])
+    assert "strips end" in reason(tmp_path / "tall.tif")
     (tmp_path / "sparse.png").write_bytes(whole)
     os.truncate(tmp_path / "sparse.png", 2**42)
     os.mkfifo(tmp_path / "pipe")
