@@ -14,7 +14,7 @@ from lib.datasets import FoundFilm, Source
 from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
 from lib.isolation import map_isolated
 from lib.manifest import FilmRecord, read_manifest, write_rows
-from lib.radiograph import describe_non_file
+from lib.radiograph import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
 from lib.reading import Examination, examine, unexamined
 
 
@@ -67,7 +67,7 @@ def ingest(
 
         staging = data_dir / f".raw{durable.PARTIAL}"
         durable.sweep(data_dir)
-        refused = _stage(found, names, unchanged, raw, staging, source.may_link)
+        refused = _stage(found, names, unchanged, raw, staging, source)
         reusable = {origin: known[origin] for origin in unchanged if known[origin].status == "ok"}
         fresh = [film for film in found if film.origin not in reusable and film.origin not in refused]
         copies = (staging / names[film.origin] for film in fresh)
@@ -150,14 +150,14 @@ def _same_file(source: Path, copy: Path) -> bool:
 
 
 def _stage(
-    found: Sequence[FoundFilm], names: dict[str, str], unchanged: set[str], raw: Path, staging: Path, may_link: bool
+    found: Sequence[FoundFilm], names: dict[str, str], unchanged: set[str], raw: Path, staging: Path, source: Source
 ) -> dict[str, str]:
     """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished.
 
     Returns what could not be copied, as origin → reason.
     """
     wanted = set(names.values())
-    refused = {}
+    refused, root = {}, source.root.resolve()
     for path in [path for path in staging.rglob("*") if path.is_file()]:
         if path.relative_to(staging).as_posix() not in wanted:
             path.unlink()
@@ -169,9 +169,13 @@ def _stage(
         try:
             if not film.path.is_file():
                 raise UnreadableFilmError(describe_non_file(film.path))
+            if film.path.stat().st_size > LARGEST_FILE:
+                raise UnreadableFilmError(TOO_LARGE_FILE)
             if film.origin in unchanged:
                 durable.link_or_copy(raw / names[film.origin], target)
-            elif may_link:
+            elif leads_out(film.path, root):
+                raise UnreadableFilmError("link leads out of the source and is not followed")
+            elif source.may_link:
                 durable.link_or_copy(film.path.resolve(), target)
             else:
                 durable.copy_file(film.path, target)

@@ -268,6 +268,9 @@ def help_text(job: Job) -> str:
 
 def run(job: Job) -> NoReturn:
     """Run a job from the command line and leave the process with its exit code (docs/ARCHITECTURE.md lists them)."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed streams: other files must not take their numbers
+        continue
+    os.close(spare)
     sys.exit(execute(job, sys.argv[1:]))
 
 

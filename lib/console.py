@@ -1,11 +1,12 @@
 """How a job speaks: bars on a terminal, plain and sparse lines elsewhere, one line with --quiet, all of it in the log."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,8 +52,20 @@ def _console(stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 160)
 
 
+def _put(what: object, stderr: bool = False, **how: Any) -> None:
+    """Print. A stream that is closed, on a full disk or without a reader costs its lines, never the job."""
+    stream = sys.stderr if stderr else sys.stdout
+    if stream is None:
+        return
+    try:
+        _console(stderr).print(what, **how)
+    except (OSError, ValueError, SystemExit):  # rich ends the program where nobody reads any more
+        with suppress(OSError, ValueError):  # what waits in the stream would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _print(message: str) -> None:
-    _console(stderr=False).print(message, markup=False, soft_wrap=True)
+    _put(message, markup=False, soft_wrap=True)
 
 
 def _write(event: str, message: str) -> None:
@@ -76,14 +89,14 @@ def say(message: str) -> None:
 def warn(message: str, log_as: str | None = None) -> None:
     """One line on standard error that begins with `warning:`. `log_as` replaces what names people; "" logs nothing."""
     _write("warning", message if log_as is None else log_as)
-    _console(stderr=True).print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+    _put(f"warning: {message}", stderr=True, style="yellow", markup=False, soft_wrap=True)
 
 
 def fail(message: str, error: BaseException | None = None) -> None:
     """The line on standard error that explains a non-zero exit; the log keeps the traceback of `error` as well."""
     if _run.log:
         _run.log.failure(message, error)
-    _console(stderr=True).print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+    _put(f"error: {message}", stderr=True, style="bold red", markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -95,12 +108,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
-    _console(stderr=False).print(grid)
+    _put(grid)
 
 
 def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     """Yield `items` and show how far we are: a bar on a terminal, a line every 15 seconds elsewhere, nothing with --quiet."""
-    if sys.stderr.isatty() and not _run.quiet:
+    if sys.stderr is not None and sys.stderr.isatty() and not _run.quiet:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
             yield from progress.track(items, total=total, description=what)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lib import console, durable, phantom
 from lib.errors import JobError, UsageError
-from lib.radiograph import find_files
+from lib.radiograph import LARGEST_FILE, find_files
+from lib.reading import Stamp
 
 GENERIC_ALIASES = {
     "NORMAL": ("normal", "healthy", "no_finding", "no_findings", "negative"),
@@ -282,4 +283,5 @@ def free_space_for(source: Source, films: Sequence[FoundFilm], data_dir: Path) -
     """Bytes that copying the films will take: none where they can be hard-linked."""
     if source.may_link and source.root.stat().st_dev == data_dir.stat().st_dev:
         return 0
-    return sum(film.path.stat().st_size for film in films if film.path.is_file())
+    sizes = (Stamp.of(film.path).size for film in films)
+    return sum(size for size in sizes if 0 < size <= LARGEST_FILE)

@@ -195,6 +195,8 @@ def _require_frontal(film: "Dataset") -> None:
 def _displayed(film: "Dataset", path: Path) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut
 
+    if _said(film, "PhotometricInterpretation") == "PALETTE COLOR":  # its values are places in a table, no grey levels
+        raise UnreadableFilmError("DICOM: an image in the colours of a palette is no radiograph")
     stored = _stored_values(film, path)
     if stored.ndim == 3:
         return _grey_of_colour(stored)

@@ -1,8 +1,9 @@
 """The compiled model applied to films, in input order and without torch: runs/model/ read, checked, fed through a queue."""
 
+import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,12 +150,13 @@ class ModelCard:
         return f"{self.backbone}@{self.weights_sha256[:12]}"
 
     def write(self, folder: Path) -> None:
-        """Write model.json."""
-        write_json(folder / "model.json", {"format": FORMAT, **asdict(self)})
+        """Write model.json, with a digest of itself."""
+        content = {"format": FORMAT, **asdict(self)}
+        write_json(folder / "model.json", {**content, "sha256": _digest_of(content)})
 
     @staticmethod
     def read(folder: Path) -> "ModelCard":
-        """Read model.json and check the files beside it against their digests.
+        """Read model.json and check it and the files beside it against their digests.
 
         Raises:
             JobError: no model, an unknown format, or files that changed.
@@ -167,8 +169,11 @@ class ModelCard:
             raise JobError(f"there is no model in {folder}. {remedy}") from None
         except (OSError, ValueError) as error:
             raise JobError(f"{folder / 'model.json'} cannot be read: {error}. {remedy}") from error
-        if content.pop("format", None) != FORMAT:
+        if content.get("format") != FORMAT:
             raise JobError(f"{folder} is not a model of this version of the program. {remedy}")
+        if content.pop("sha256", None) not in (None, _digest_of(content)):  # None: made before there was one
+            raise JobError(f"{folder / 'model.json'} was changed: copy the whole folder again, or train again.")
+        del content["format"]
         agreement = content.pop("bf16")
         card = ModelCard(
             **{**content, "classes": tuple(content["classes"])}, bf16=Agreement(**agreement) if agreement else None
@@ -188,6 +193,10 @@ class ModelCard:
         if wanted != "auto":
             return wanted
         return usual_precision() if self.bears_bf16 else "fp32"
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Journal:
         self.table, self.columns, self.names = table, list(table.columns), names
         self._belongs_to = dict(belongs_to)
         self._offsets = array("q", [-1]) * len(names)
+        self._failed = bytearray(len(names))  # how many rows of a file have an error; 2 stands for more
         self._file: BinaryIO | None = None
         self._unflushed, self._last_flush = 0, 0.0
 
@@ -53,7 +54,8 @@ class Journal:
     def open(self, resume: bool, is_current: Callable[[str, Stamp], bool]) -> int:
         """Open the journal for rows. Returns how many good rows of an interrupted run are taken over.
 
-        Taken over is a whole row without an error of a file that `is_current` by name and stamp. A torn end is cut off.
+        Taken over is a whole row of a file that `is_current` by name and stamp, and an error only after a second try: files
+        that cannot be read must not cost every run their time again. A torn end is cut off.
 
         Raises:
             JobError: it belongs to another model or to other settings.
@@ -70,8 +72,10 @@ class Journal:
         return sum(offset >= 0 for offset in self._offsets)
 
     def missing(self) -> Sequence[int]:
-        """Numbers of the names that have no row yet."""
-        return array("q", (number for number, offset in enumerate(self._offsets) if offset < 0))
+        """Numbers of the names that have no row yet; behind them those whose row has an error and that are tried again."""
+        without = array("q", (number for number, offset in enumerate(self._offsets) if offset < 0))
+        failed = array("q", (number for number in without if self._failed[number]))
+        return array("q", (number for number in without if not self._failed[number])) + failed
 
     def add(self, number: int, stamp: Stamp, row: Mapping[str, Any]) -> None:
         """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two seconds of rows."""
@@ -141,7 +145,10 @@ class Journal:
         name, stamp = from_cell(cells[2]), Stamp(int(cells[0]), int(cells[1]))
         number = bisect_left(self.names, name)
         is_wanted = number < len(self.names) and self.names[number] == name
-        if is_wanted and not cells[2 + self.columns.index("error")] and is_current(name, stamp):
+        has_error = is_wanted and bool(cells[2 + self.columns.index("error")])
+        if has_error:
+            self._failed[number] = min(self._failed[number] + 1, 2)
+        if is_wanted and not (has_error and self._failed[number] == 1) and is_current(name, stamp):
             self._offsets[number] = offset
 
     def _flush(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from lib.durable import sha256_of
 from lib.errors import JobError, UnreadableFilmError, UsageError
 from lib.isolation import start_server
-from lib.radiograph import find_files, is_passed_over
+from lib.radiograph import LARGEST_FILE, find_files, is_passed_over
 from lib.reading import Film, FilmReader, Reader, Stamp
 
 LARGEST_OBJECT = 128_000_000  # bytes that are fetched of one film at most
@@ -111,11 +111,17 @@ class Folder:
 
     @staticmethod
     def of(given: Path, own: Sequence[Path]) -> "Folder":
-        """A folder with all its subfolders, or a single file."""
+        """A folder with all its subfolders, or a single file.
+
+        Raises:
+            JobError: it cannot be listed.
+        """
         root = given.absolute()
         if not given.is_dir():
             return Folder(root.parent, [root.name], 0, None)
         files, passed_over = find_files(root)
+        if files == [root]:
+            raise JobError(f"--input {given} cannot be listed. Who runs this job needs the right to read it and to enter it.")
         names = sorted(path.relative_to(root).as_posix() for path in files)
         places = [path.absolute().relative_to(root).as_posix() for path in own if path.absolute().is_relative_to(root)]
         inputs = [name for name in names if not any(name == place or name.startswith(f"{place}/") for place in places)]
@@ -133,7 +139,7 @@ class Folder:
     def sha256(self, name: str) -> str:
         path = self.root / name
         try:
-            return sha256_of(path) if path.is_file() else ""
+            return sha256_of(path) if path.is_file() and path.stat().st_size <= LARGEST_FILE else ""
         except OSError:
             return ""
 

@@ -11,6 +11,7 @@ import kornia_rs
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from lib import dicom
 from lib.errors import UnreadableFilmError
@@ -18,9 +19,14 @@ from lib.errors import UnreadableFilmError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
 ANY_SIZE = 2**40  # pixels: for films that the ingest job let in under its own limit
 MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
+LARGEST_FILE = 4 * 2**30  # bytes; films of MAX_PIXELS take less, a sparse file of terabytes costs its sender nothing
+TOO_LARGE_FILE = "file is larger than 4 GB, which no film is"
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: at 64 bits, films of different patients have been seen to collide at distance 0
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
+_WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits
+_WHITE_IS_ZERO = 0  # TIFF; Pillow minds it up to 8 bits
+_FRACTIONS_END = 2.0
 _ORIENTATION_MARKS = (b"eXIf", b"profile type exif", b"XML:com.adobe.xmp")  # chunks that may say which side is up
 
 warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but readable metadata
@@ -110,6 +116,8 @@ def _explained(path: Path) -> Iterator[None]:
             raise UnreadableFilmError(describe_non_file(path))
         if path.stat().st_size == 0:
             raise UnreadableFilmError("file is empty")
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnreadableFilmError(TOO_LARGE_FILE)
         yield
     except UnreadableFilmError:
         raise
@@ -131,6 +139,9 @@ def _is_dicom(path: Path) -> bool:
 def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
     """Open a film and check its header."""
     with Image.open(path, formats=FORMATS) as image:
+        if image.format == "TIFF":
+            _require_whole_tiff(image)
+            image.filename = ""  # else Pillow maps the file, with sides exchanged where an orientation mark turns the film
         width, height = image.size
         if width * height > max_pixels:
             raise UnreadableFilmError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
@@ -140,11 +151,31 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
         yield image
 
 
+def _require_whole_tiff(image: ImageFile) -> None:
+    """Refuse a height that the strips do not fill: Pillow leaves the rest black and calls it a film."""
+    right, bottom = (max((tile.extents[place] for tile in image.tile if tile.extents), default=0) for place in (2, 3))
+    if right * bottom < image.width * image.height:
+        raise UnreadableFilmError("damaged: its strips end before the picture does")
+
+
 def describe_non_file(path: Path) -> str:
     """Why something that is no regular file cannot be read."""
     if path.is_dir():
         return "link to a folder is not followed" if path.is_symlink() else "folder cannot be read"
     return "not a regular file" if path.exists() else "file not found (or a broken link)"
+
+
+def is_link(path: Path) -> bool:
+    """Whether `path` is a symbolic link; not, where that cannot be known: a folder that may be listed and not entered."""
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether `path` is a link to something outside `folder`, which is resolved."""
+    return is_link(path) and not Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
@@ -154,8 +185,10 @@ def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
     plain = _plain_png(image)
     if plain is not None:
         return plain
+    is_negative = image.mode in _WIDE and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
     image.load()
-    return _to_grey(ImageOps.exif_transpose(image))
+    grey = _to_grey(ImageOps.exif_transpose(image))
+    return ImageOps.invert(grey) if is_negative else grey
 
 
 def _plain_png(image: ImageFile) -> Image.Image | None:
@@ -178,7 +211,7 @@ def _plain_png(image: ImageFile) -> Image.Image | None:
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+    if image.mode in _WIDE:
         return Image.fromarray(_to_eight_bits(np.asarray(image, dtype=np.float64)))
     if image.mode == "P" or "A" in image.mode:
         layers = image.convert("RGBA")
@@ -190,13 +223,18 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scale 8 to 16 stored bits to 8: full scale is the smallest usual bit depth that holds the brightest pixel."""
-    brightest = float(pixels.max(initial=0.0))
-    if not np.isfinite(brightest):
+    """Scale 8 to 16 stored bits to 8: full scale is the smallest usual bit depth that holds the brightest pixel.
+
+    Numbers below zero were shifted or normalised by somebody: their own range is the scale then.
+    """
+    darkest, brightest = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
+    if not np.isfinite([darkest, brightest]).all():
         raise ValueError("pixels are not finite numbers")
     full_scale = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest <= 2**bits - 1), brightest)
-    if brightest <= 1.0 and np.any(pixels % 1):  # floats in 0..1
-        full_scale = 1.0
+    if brightest <= _FRACTIONS_END and np.any(pixels % 1):  # floats in 0..1; some resampling shoots a little beyond
+        full_scale = max(brightest, 1.0)
+    if darkest < 0:
+        pixels, full_scale = pixels - darkest, brightest - darkest
     return np.clip(np.rint(pixels * (255.0 / full_scale)), 0, 255).astype(np.uint8)
 
 
@@ -227,5 +265,5 @@ def _walk(root: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(root, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in names)
-        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
+        yield from (Path(parent, name) for name in folders if is_link(Path(parent, name)))
     yield from closed

@@ -1,6 +1,5 @@
 """One file as a job meets it: what worker processes do with a file, and what they bring back."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from lib import dicom
 from lib.durable import sha256_of
 from lib.errors import UnreadableFilmError
-from lib.radiograph import NOT_MEASURED, Measurements, measure, read_grey
+from lib.radiograph import NOT_MEASURED, Measurements, leads_out, measure, read_grey
 
 THUMBNAIL_SIDE = 32  # pixels
 Source = TypeVar("Source", contravariant=True)
@@ -71,7 +70,7 @@ class Reader:
     def __call__(self, path: Path) -> Film:
         """Decode, measure. Whatever is wrong with the file is said in `error`."""
         before = Stamp.of(path)
-        if self.within and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.within):
+        if self.within and leads_out(path, self.within):
             return Film(path, "link leads out of the input folder and is not followed", stamp=before)
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:

@@ -1,6 +1,7 @@
 """Fixtures: small generated films, a project folder that went through the chain once, and the real films if they are here."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,16 @@ def predict(root: Path, source: Path, output: Path, *more: object) -> int:
 needs_real_films = pytest.mark.skipif(
     not REAL_FILMS.is_dir(), reason=f"no real films beside the project ({REAL_FILMS.parent.name}/)"
 )
+
+
+def without_privileges() -> list[str]:
+    """What to put before a command so that permissions hold for it, also when root runs the tests."""
+    if os.getuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root passes over permissions, and there is no setpriv to stop that")
+    taken = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={taken}", f"--inh-caps={taken}"]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -142,6 +142,7 @@ def _code(value: str, meaning: str) -> Sequence:
         ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "lateral"),
         ({"ViewPosition": None, "SeriesDescription": "W Chest Lat."}, "not frontal"),
         ({"NumberOfFrames": 2}, "holds 2 frames"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colours of a palette"),
         ({"Rows": 0}, "no pixels"),
         ({"Rows": 60000, "Columns": 60000}, "more than the limit"),
         ({"PixelPaddingValue": 0, "pixels": np.zeros((240, 256))}, "padding alone"),

@@ -135,6 +135,12 @@ def _other_format(folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps({**card, "format": 99}))
 
 
+def _edit(folder: Path) -> None:
+    card = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(card.replace('"NORMAL",\n    "PNEUMONIA"', '"PNEUMONIA",\n    "NORMAL"'))
+    assert card != (folder / "model.json").read_text()
+
+
 def _no_json(folder: Path) -> None:
     (folder / "model.json").write_text("{")
 
@@ -145,6 +151,7 @@ def _no_json(folder: Path) -> None:
         (_remove, "no model in"),
         (_flip, "fp32.bin is missing or damaged"),
         (_other_format, "not a model"),
+        (_edit, "model.json was changed"),
         (_no_json, "cannot be"),
     ],
 )

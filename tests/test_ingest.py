@@ -15,7 +15,7 @@ from jobs import ingest
 from lib import durable
 from lib.durable import sha256_of
 from lib.manifest import FilmRecord, read_manifest
-from tests.conftest import LITE0, environment, film, run
+from tests.conftest import LITE0, environment, film, run, without_privileges
 
 MakeFilms = Callable[..., Path]
 
@@ -61,12 +61,33 @@ def test_entries_that_cannot_be_copied_are_rows_with_their_reason(make_films: Ma
     (source / "tb" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(source / "tb" / "pipe.png")
     (source / "tb" / ("n" * 250 + ".png")).write_bytes((source / "tb/tb_0.png").read_bytes())
+    shutil.copy(source / "tb/tb_0.png", source / "tb/sparse.png")
+    os.truncate(source / "tb" / "sparse.png", 2**42)
+    (source / "tb" / "out.png").symlink_to(film(tmp_path / "elsewhere.png"))
+    (source / "tb" / "in.png").symlink_to(source / "tb/tb_0.png")
     assert _ingest(source, tmp_path / "data") == 3
     rows = _rows(tmp_path / "data")
-    assert len(rows) == 9
+    assert len(rows) == 12
+    assert "larger than 4 GB" in rows["tb/sparse.png"].problem
+    assert "leads out of the source" in rows["tb/out.png"].problem
+    assert not (tmp_path / "data/raw" / rows["tb/out.png"].path).exists()
+    assert rows["tb/in.png"].status == "ok"
     assert "broken link" in rows["tb/dangling.png"].problem
     assert "not a regular file" in rows["tb/pipe.png"].problem
     assert rows["tb/" + "n" * 250 + ".png"].status == "ok"
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_costs_its_own_rows(make_films: MakeFilms, tmp_path: Path) -> None:
+    source = make_films(normal=3, tb=3)
+    film(source / "tb" / "closed" / "below" / "a.png")
+    film(source / "tb" / "closed" / "b.png")
+    (source / "tb" / "closed").chmod(0o444)
+    job = ["-m", "jobs.ingest", "--dataset", f"folder:{source}", *LITE0, "--data_dir", tmp_path / "data"]
+    done = subprocess.run([*without_privileges(), sys.executable, *job], env=environment(), capture_output=True, check=False)
+    (source / "tb" / "closed").chmod(0o755)
+    assert done.returncode == 3, done.stderr
+    rows = _rows(tmp_path / "data")
+    assert {name for name, row in rows.items() if row.problem} == {"tb/closed/b.png", "tb/closed/below"}
 
 
 def test_a_name_that_is_not_utf8_gets_one_that_is_and_stays(make_films: MakeFilms, tmp_path: Path) -> None:

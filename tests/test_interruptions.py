@@ -15,7 +15,7 @@ import pytest
 from lib import batch
 from lib.names import from_cell
 from lib.reading import Film, Reader
-from tests.conftest import dirs, environment, film, predict
+from tests.conftest import dirs, environment, film, predict, without_privileges
 
 
 def _paths(table: Path) -> list[str]:
@@ -210,3 +210,35 @@ def test_an_output_folder_that_vanishes_is_said(chain: Path, inbox: Path, tmp_pa
     assert b"Traceback" not in said
     assert predict(chain, inbox, tmp_path / "out" / "x.csv") == 3
     assert len(_paths(tmp_path / "out" / "x.csv")) == 300
+
+
+def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: Path) -> None:
+    """A folder that may be listed and not entered, and one that may be neither; the inbox itself is no row."""
+    inbox = tmp_path / "in"
+    for name in ("a.png", "listed/b.png", "listed/below/c.png", "closed/d.png"):
+        film(inbox / name, side=64)
+    argv = ["-m", "jobs.predict_batch", "--input", inbox, "--output", tmp_path / "x.csv", *dirs(chain)[2:]]
+    command = [*without_privileges(), sys.executable, *argv]
+    (inbox / "listed").chmod(0o444)
+    (inbox / "closed").chmod(0)
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 3, done.stderr
+    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
+        errors = {row["path"]: row["error"] for row in csv.DictReader(file)}
+    assert sorted(errors) == ["a.png", "closed", "listed/b.png", "listed/below"]
+    assert [name for name, error in errors.items() if not error] == ["a.png"]
+    before = (tmp_path / "x.csv").read_bytes()
+    inbox.chmod(0)
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    for folder in (inbox, inbox / "listed", inbox / "closed"):
+        folder.chmod(0o755)
+    assert (done.returncode, b"cannot be listed" in done.stderr) == (1, True)
+    assert (tmp_path / "x.csv").read_bytes() == before
+
+
+def test_closed_streams_cost_nothing(chain: Path, tmp_path: Path) -> None:
+    film(tmp_path / "in" / "a.png", side=64)
+    words = [sys.executable, "-m", "jobs.predict_batch", "--input", tmp_path / "in", "--output", tmp_path / "x.csv"]
+    command = ["bash", "-c", '"$@" >&- 2>&-', "bash", *words, *dirs(chain)[2:]]
+    assert subprocess.run(command, env=environment(), check=False).returncode == 0
+    assert _paths(tmp_path / "x.csv") == ["a.png"]

@@ -87,6 +87,22 @@ def test_rows_of_changed_or_vanished_files_and_rows_with_an_error_are_done_again
     assert rows[1:4] == ["0.png,B0,", "1.png,A1,", "2.png,B2,"]
 
 
+def test_files_that_cannot_be_read_wait_for_the_others_and_get_two_tries_however_often_a_run_is_killed(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    _fill(table, [0, 1, 2], error="damaged")
+    _fill(table, [4])
+    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+        assert journal.open(True, lambda *_: True) == 1
+        assert list(journal.missing()) == [3, 5, 6, 7, 8, 9, 0, 1, 2]
+    _fill(table, [0, 1], error="still damaged")
+    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+        assert journal.open(True, lambda *_: True) == 3
+        assert list(journal.missing()) == [3, 5, 6, 7, 8, 9, 2]
+    _fill(table, [2])
+    _, rows = _finish(table)
+    assert rows[1:5] == ["0.png,A0,still damaged", "1.png,A1,still damaged", "2.png,A2,", "3.png,B3,"]
+
+
 def test_rows_of_another_model_are_refused_and_kept_unless_told_otherwise(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     _fill(table, [0], {"model": "other"})

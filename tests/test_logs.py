@@ -256,3 +256,22 @@ def test_a_read_only_runs_folder_does_not_stop_a_prediction(
     monkeypatch.setattr(logs, "_append", refuse)
     assert predict(chain, film(tmp_path / "a.png"), tmp_path / "x.csv") == 0
     assert capsys.readouterr().err.count("Read-only file system") == 1
+
+
+SPEAKING = """
+from lib import console
+console.say('a')
+console.table('t', ['x'], [[1]])
+console.warn('b')
+[*console.track([1], 'x', 1)]
+"""
+
+
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-", "2>/dev/full", "2>&-", "| true", "2>&1 | true"])
+def test_nobody_who_listens_costs_the_lines_alone(redirected: str) -> None:
+    """A full disk under cron's log, a closed stream, a pipe to nowhere."""
+    command = f'sleep 0.2; {{ "$0" -c "$1 $1"; echo "code $?" >&3; }} {redirected}'
+    words = ["bash", "-c", f"exec 3>&1; {command}", sys.executable, SPEAKING]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert "code 0" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr

@@ -88,6 +88,42 @@ def test_a_film_is_turned_by_its_exif_orientation(tmp_path: Path, reference: np.
     assert np.array_equal(read_grey(path, 64), reference[::-1, ::-1])
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("mark", range(2, 9))
+def test_a_tiff_is_turned_by_its_orientation(tmp_path: Path, reference: np.ndarray, mark: int, compression: str) -> None:
+    turns = Image.Transpose
+    turn = (turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_90)
+    turn += (turns.TRANSVERSE, turns.ROTATE_270)
+    exif = Image.Exif()
+    exif[0x0112] = mark
+    Image.fromarray(PICTURE).transpose(turn[mark - 2]).save(tmp_path / "a.tif", exif=exif, compression=compression)
+    assert np.array_equal(read_grey(tmp_path / "a.tif", 64), reference)
+    assert (measure(tmp_path / "a.tif").width, measure(tmp_path / "a.tif").height) == (160, 120)
+
+
+@pytest.mark.parametrize("pixels", [PICTURE.astype(np.uint16) * 257, PICTURE.astype(np.float32) / 255])
+def test_white_is_zero_in_wide_tiffs_too(tmp_path: Path, reference: np.ndarray, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.max() - pixels).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == 0
+    assert np.abs(read_grey(tmp_path / "a.tif", 64).astype(int) - reference).mean() <= 1
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        PICTURE.astype(np.float32) / 127.5 - 1,  # normalised
+        PICTURE.astype(np.int32) * 16 - 2048,  # shifted
+        PICTURE.astype(np.float32) / 254.5,  # 1.002 at its brightest, as after resampling
+    ],
+)
+def test_numbers_below_zero_and_a_little_beyond_one_keep_their_contrast(
+    tmp_path: Path, reference: np.ndarray, pixels: np.ndarray
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert np.abs(read_grey(tmp_path / "a.tif", 64).astype(int) - reference).mean() <= 1
+
+
 def test_a_large_jpeg_is_decoded_small_and_looks_like_it_decoded_whole(tmp_path: Path) -> None:
     large = Image.fromarray(PICTURE).resize((2560, 1920), Image.Resampling.BICUBIC)
     large.save(tmp_path / "large.jpg", quality=95)
@@ -125,7 +161,15 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     (tmp_path / "dicom").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     pages = [Image.fromarray(PICTURE), Image.fromarray(PICTURE)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.fromarray(PICTURE).save(tmp_path / "strips.tif", compression="raw")
+    strips = (tmp_path / "strips.tif").read_bytes()
+    height = strips.index(struct.pack("<H", 257), 8) + 8  # the value of ImageLength
+    (tmp_path / "tall.tif").write_bytes(strips[:height] + struct.pack("<H", 60_000) + strips[height + 2 :])
+    assert "strips end" in reason(tmp_path / "tall.tif")
+    (tmp_path / "sparse.png").write_bytes(whole)
+    os.truncate(tmp_path / "sparse.png", 2**42)
     os.mkfifo(tmp_path / "pipe")
+    assert "larger than 4 GB" in reason(tmp_path / "sparse.png")
     assert "truncated" in reason(tmp_path / "cut.jpg")
     assert "empty" in reason(tmp_path / "empty.png")
     assert "not an image" in reason(tmp_path / "text.png")

@@ -63,3 +63,13 @@ def test_a_file_that_is_no_such_database_is_refused_and_kept(tmp_path: Path) -> 
     with pytest.raises(JobError, match="Give a new file name"):
         Seen(tmp_path / "seen.sqlite")
     assert (tmp_path / "seen.sqlite").read_text() == "no database" * 1000
+
+
+def test_a_sparse_file_of_terabytes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").touch()
+    os.truncate(tmp_path / "in" / "a", 2**42)
+    seen = Seen(tmp_path / "seen.sqlite")
+    assert seen.unseen(tmp_path / "in", ["a"], 1) == ["a"]
+    seen.record(tmp_path / "in")
+    assert seen.unseen(tmp_path / "in", ["a"], 1) == ["a"]
