@@ -236,3 +236,15 @@ def test_a_signal_does_not_interrupt_the_import_of_torch(monkeypatch: pytest.Mon
     with pytest.raises(StoppedBySignal):
         cli.import_torch()
     assert ended == ["torch"]
+
+
+def test_ctrl_c_while_a_job_is_still_importing_ends_it_without_a_traceback() -> None:
+    slow = "import sys, time; sys.argv = ['-m']; import jobs; print('in', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", slow], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
