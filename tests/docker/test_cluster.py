@@ -39,7 +39,8 @@ class Nodes:
         assert done.returncode == 0, done.stderr
 
     def start_predict(self, table: str, *more: str) -> "subprocess.Popen[str]":
-        words = ["run", "--rm", "cluster_predict", "--input", "/films", "--output", f"runs/{table}", *more]
+        impatient = ["-e", "RAY_CLIENT_RECONNECT_GRACE_PERIOD=2"]  # seconds that Ray waits for a head that was lost
+        words = ["run", "--rm", *impatient, "cluster_predict", "--input", "/films", "--output", f"runs/{table}", *more]
         variables = {**self.compose.environment, "FILMS": str(self.films)}
         command = [*self.compose.command, *words]
         return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
