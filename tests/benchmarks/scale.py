@@ -24,6 +24,7 @@ from lib.batch import FILMS_PER_CHUNK
 from lib.cluster import Cluster
 from lib.journal import Journal
 from lib.reading import Stamp
+from lib.tables import table_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
@@ -50,7 +51,7 @@ def journal(films: int) -> Measured:
     row |= {f"prob_{name}": "0.333333" for name in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with Journal(Path(folder) / "x.csv", COLUMNS, names, {}) as table:
+        with Journal(table_of(Path(folder) / "x.csv", COLUMNS), names, {}) as table:
             table.open(True, lambda *_: True)
             for number, name in enumerate(names):
                 table.add(number, Stamp(1, 1), row | {"path": name})
