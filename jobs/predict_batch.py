@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import cli, console, cpu, dicom, durable, places, settings, tables
+from lib import buckets, cli, console, cpu, dicom, durable, places, settings, tables
 from lib.backbones import BACKBONES
 from lib.cli import Flag
 from lib.cluster import check_address
@@ -88,7 +88,7 @@ def predict_batch(
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
         python -m jobs.predict_batch --input /srv/inbox --output $(date +%F-%H%M).csv --incremental seen.sqlite
     """
-    places.check(input)
+    buckets.check(input)
     tables.check(output, rows_per_file)
     if report and report.suffix.lower() != ".html":
         raise UsageError(f"--report {report}: give a name that ends in .html.")

@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from jobs import predict_batch
-from lib import places
+from lib import buckets, places
 from lib.errors import JobError, UsageError
 from lib.names import from_cell
 from tests.conftest import environment, film, run
@@ -65,11 +65,11 @@ def server() -> Iterator[Store]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         _end_of_the_fork_server()
-        places._file_system.cache_clear()
+        buckets._file_system.cache_clear()
         yield store
         store.stop()
     _end_of_the_fork_server()
-    places._file_system.cache_clear()
+    buckets._file_system.cache_clear()
 
 
 def _end_of_the_fork_server() -> None:
@@ -80,7 +80,7 @@ def _end_of_the_fork_server() -> None:
 def store(server: Store) -> Iterator[Store]:
     """Empty, with a bucket named `films`."""
     server.before = lambda _: None
-    s3 = places._file_system("s3")
+    s3 = buckets._file_system("s3")
     if s3.exists("films"):
         s3.rm("films", recursive=True)
     s3.call_s3("create_bucket", Bucket="films")
@@ -91,7 +91,7 @@ def store(server: Store) -> Iterator[Store]:
 
 def put(key: str, content: bytes | Path) -> None:
     body = content if isinstance(content, bytes) else content.read_bytes()
-    places._file_system("s3").call_s3("put_object", Bucket="films", Key=key, Body=body)
+    buckets._file_system("s3").call_s3("put_object", Bucket="films", Key=key, Body=body)
 
 
 def bucket(source: str, chain: Path, table: Path, *more: object) -> int:
@@ -143,7 +143,7 @@ def test_a_place_lists_the_names_of_a_folder(inbox: Path) -> None:
     assert [listed.sha256(name) for name in ODD[1:3]] == [folder.sha256(name) for name in ODD[1:3]]
     assert set(places.place_of("s3://films", []).names) == {f"in/{name}" for name in folder.names} | {"inner/other.png"}
     assert list(places.place_of(f"s3://films/in/{ODD[1]}", []).names) == [ODD[1]]
-    assert listed.stamp("zzz") == listed.stamp("") == places.Stamp()
+    assert listed.stamp("zzz") == listed.stamp("") == buckets.Stamp()
     assert not listed.sha256("zzz")
 
 
@@ -179,7 +179,7 @@ def _fails_at(key: str, act: Callable[[], None]) -> Answer:
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        (lambda: places._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/b.png"), "cannot be fetched"),
+        (lambda: buckets._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/b.png"), "cannot be fetched"),
         (lambda: put("in/b.png", b"another size"), "changed after it was listed"),
     ],
 )
@@ -197,10 +197,10 @@ def test_an_object_that_is_too_large_is_not_fetched(
     chain: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put("in/a.png", film(tmp_path / "a.png"))
-    monkeypatch.setattr(places, "LARGEST_OBJECT", 100)
+    monkeypatch.setattr(buckets, "LARGEST_OBJECT", 100)
     with (
-        pytest.raises(places.UnreadableFilmError, match="are fetched"),
-        places.fetched(places.place_of("s3://films/in", []).source("a.png")),
+        pytest.raises(buckets.UnreadableFilmError, match="are fetched"),
+        buckets.fetched(places.place_of("s3://films/in", []).source("a.png")),
     ):
         pass
     assert not store.downloads()
@@ -243,12 +243,12 @@ def test_a_store_that_goes_down_stops_the_job_and_the_rerun_completes_the_table(
 def test_a_store_that_is_down_is_said(
     chain: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places._file_system.cache_clear()
+    buckets._file_system.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
     assert bucket("s3://films/in", chain, tmp_path / "x.csv") == 1
     assert time.monotonic() - began < 60
-    places._file_system.cache_clear()
+    buckets._file_system.cache_clear()
     said = capsys.readouterr().err
     assert "s3://films does not answer" in said
     assert "check address, credentials and network" in said
@@ -256,8 +256,8 @@ def test_a_store_that_is_down_is_said(
 
 
 def test_a_store_that_is_silent_is_given_up(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "READ_SECONDS", 0.3)
-    places._file_system.cache_clear()
+    monkeypatch.setattr(buckets, "READ_SECONDS", 0.3)
+    buckets._file_system.cache_clear()
     leave = threading.Event()
     store.before = lambda _: leave.wait(30) and None
     try:
@@ -265,7 +265,7 @@ def test_a_store_that_is_silent_is_given_up(store: Store, tmp_path: Path, monkey
             places.place_of("s3://films/in", [])
     finally:
         leave.set()
-        places._file_system.cache_clear()
+        buckets._file_system.cache_clear()
     assert len(store.asked) == 4  # twice by botocore, and this twice by s3fs
 
 
@@ -275,8 +275,8 @@ def test_one_film_that_hangs_is_one_row_and_a_store_that_hangs_stops_the_job(
 ) -> None:
     for name in "abc":
         put(f"in/{name}.png", film(tmp_path / f"{name}.png"))
-    monkeypatch.setattr(places, "READ_SECONDS", 0.5)
-    places._file_system.cache_clear()
+    monkeypatch.setattr(buckets, "READ_SECONDS", 0.5)
+    buckets._file_system.cache_clear()
     leave, hangs = threading.Event(), threading.Event()
 
     def before(environ: dict[str, Any]) -> None:
@@ -290,7 +290,7 @@ def test_one_film_that_hangs_is_one_row_and_a_store_that_hangs_stops_the_job(
         code = bucket("s3://films/in", chain, tmp_path / "x.csv", "--file_timeout", 12)
     finally:
         leave.set()
-        places._file_system.cache_clear()
+        buckets._file_system.cache_clear()
     if is_whole_store:
         assert code == 1
         assert not (tmp_path / "x.csv").exists()
@@ -329,7 +329,7 @@ def test_only_new_contents_are_downloaded_and_classified(
     assert not store.downloads()
     put("in/a.png", tmp_path / "b.png")  # known content
     put("in/c.png", film(tmp_path / "c.png", seed=5, side=64))
-    places._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/d.png")
+    buckets._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/d.png")
     store.asked.clear()
     assert bucket("s3://films/in", chain, tmp_path / "x.csv", *state[:2]) == 0
     assert "2 films were seen before" in capsys.readouterr().out
@@ -367,7 +367,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("fsspec.registry"), "registry", {})
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(JobError, match=r"Install s3fs.*requirements-ray\.txt") as raised:
-        places.check("s3://films/in")
+        buckets.check("s3://films/in")
     assert not isinstance(raised.value, UsageError)
 
 

@@ -70,6 +70,7 @@ def test_a_sparse_file_of_terabytes_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "in" / "a").touch()
     os.truncate(tmp_path / "in" / "a", 2**42)
     seen = Seen(tmp_path / "seen.sqlite")
-    assert seen.unseen(tmp_path / "in", ["a"], 1) == ["a"]
-    seen.record(tmp_path / "in")
-    assert seen.unseen(tmp_path / "in", ["a"], 1) == ["a"]
+    place = Folder(tmp_path / "in", ["a"], 0, None)
+    assert seen.unseen(place, 1) == ["a"]
+    seen.record(place)
+    assert seen.unseen(place, 1) == ["a"]
