@@ -24,7 +24,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0 GRPC_ENABLE_
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 
 head=${SLURMD_NODENAME:-$(hostname)}
-address=$(hostname --ip-address | cut -d' ' -f1)
+address=${HEAD_ADDRESS:-$(hostname --all-ip-addresses | cut -d' ' -f1)} # one that the other nodes reach
 common=(--disable-usage-stats --block --num-cpus "$cores")
 start_head() { "${ray[@]}" start --head --node-ip-address "$address" --port "$port" --include-dashboard=false "${common[@]}"; }
 start_head >"${TMPDIR:-/tmp}/ray-head-$SLURM_JOB_ID.log" 2>&1 &
