@@ -91,11 +91,11 @@ def test_files_that_cannot_be_read_wait_for_the_others_and_get_two_tries_however
     table = tmp_path / "t.csv"
     _fill(table, [0, 1, 2], error="damaged")
     _fill(table, [4])
-    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+    with Journal(table_of(table, COLUMNS), NAMES, OURS) as journal:
         assert journal.open(True, lambda *_: True) == 1
         assert list(journal.missing()) == [3, 5, 6, 7, 8, 9, 0, 1, 2]
     _fill(table, [0, 1], error="still damaged")
-    with Journal(table, COLUMNS, NAMES, OURS) as journal:
+    with Journal(table_of(table, COLUMNS), NAMES, OURS) as journal:
         assert journal.open(True, lambda *_: True) == 3
         assert list(journal.missing()) == [3, 5, 6, 7, 8, 9, 2]
     _fill(table, [2])

@@ -100,7 +100,12 @@ def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(
 def test_the_model_card_stands_beside_the_model(chain: Path) -> None:
     card = (chain / "runs/model/MODEL_CARD.md").read_text()
     assert "Not a medical device" in card
-    assert re.search(r"TUBERCULOSIS: recall \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", card)
+    scores = json.loads((chain / "runs/evaluation/metrics.json").read_text())
+    for name in ("NORMAL", "PNEUMONIA", "TUBERCULOSIS"):
+        recall = page_module.with_range(scores["per_class"][name]["recall"], scores["intervals"][f"recall.{name}"])
+        assert f"{name}: recall {recall}, precision" in card
+    assert page_module.with_range(0.5, (0.25, 0.75)) == "0.500 (0.250 to 0.750)"
+    assert page_module.with_range(0.5, None) == "0.500"
 
 
 def test_a_set_that_is_a_shortcut_and_nothing_else_is_called_so(tmp_path: Path) -> None:
