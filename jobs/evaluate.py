@@ -49,8 +49,8 @@ def evaluate(
     lung answers), metrics.json (scores with 95 % intervals drawn by patient where names tell, calibration, operating
     point, scores by source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the
     page to read: RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside
-    RUNS_DIR's model (beside the tables for another one). The numbers come from the two tables alone. A film that cannot
-    be read is a row with its error, and the job ends with exit code 3.
+    RUNS_DIR's model (beside the tables for another one, and with --output). The numbers come from the two tables alone.
+    A film that cannot be read is a row with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate
@@ -133,7 +133,7 @@ def evaluate(
             predict=lambda paths: list(predictor.predict(paths)),
             seed=seed,
         )
-        own = model is None and checkpoint_path is None
+        own = model is None and checkpoint_path is None and output is None
         page.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
         durable.write_json(folder / "metrics.json", scores)  # the last one: who finds it finds everything
     _print(scores, folder, place / "report.html")
