@@ -121,7 +121,8 @@ class Cluster:
         """The nodes that compute. `paths` are looked for on each.
 
         Raises:
-            JobError: there are none, or one of them runs another version of this program or does not see a path.
+            JobError: there are none, none has the cores of a worker process, or one of them runs another version of this
+                program or does not see a path.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
@@ -133,10 +134,18 @@ class Cluster:
                 time.sleep(1)
                 alive = _computing_nodes()
             look = ray.remote(num_cpus=0, max_retries=0)(_look_around)
-            asked = [look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(list(paths)) for node in alive]
+            asked = [
+                look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(
+                    int(node["Resources"]["CPU"]), list(paths)
+                )
+                for node in alive
+            ]
             found: list[Node] = ray.get(asked, timeout=300)
         if not found:
             raise JobError(f"the cluster at {self.address} has no node with a CPU: start workers, then run again.")
+        if not self.workers(found):
+            largest = max(node.cores for node in found)
+            raise JobError(f"--cpus {self.cores}: no node of the cluster has so many cores, the largest has {largest}.")
         for node in found:
             if node.program != program_digest():
                 raise JobError(f"{node.name} runs another version of this program: start every node from the same image.")
@@ -221,7 +230,7 @@ class _Pipeline:
         data = ray.data.from_arrow(self._blocks)
         self._blocks = []
         capacity = int(ray.cluster_resources().get("CPU", 1)) // self._cores
-        pool = ray.data.ActorPoolStrategy(min_size=1, initial_size=max(capacity, 1))  # grows with the cluster
+        pool = ray.data.ActorPoolStrategy(min_size=1, initial_size=max(capacity, 1))  # Ray may add more
         answers = data.map_batches(
             _Worker,
             fn_constructor_args=(self._make,),
@@ -274,12 +283,9 @@ def program_digest() -> str:
     return hashlib.sha256(b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in sources)).hexdigest()
 
 
-def _look_around(paths: list[Path]) -> Node:
-    import ray
-
+def _look_around(cores: int, paths: list[Path]) -> Node:
     from lib.inference import numeric_setup, usual_precision
 
-    cores = int(next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == _node_id()), 0))
     missing = tuple(str(path) for path in paths if not path.exists())
     return Node(os.uname().nodename, cores, program_digest(), numeric_setup(), usual_precision() == "bf16", missing)
 
@@ -288,12 +294,6 @@ def _computing_nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-
-
-def _node_id() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
@@ -316,6 +316,6 @@ def _explained(address: str) -> Iterator[None]:
         raise
     except (ray.exceptions.RayError, ConnectionError, TimeoutError, RuntimeError) as error:
         raise JobError(
-            f"the cluster at {address} was lost or does not answer: {str(error).strip().splitlines()[-1][:300]}. What was "
+            f"the cluster at {address} failed or was lost: {str(error).strip().splitlines()[-1][:300]}. What was "
             "finished is kept; the same command takes it up again."
         ) from error

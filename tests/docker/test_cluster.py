@@ -150,6 +150,12 @@ def test_films_that_the_nodes_do_not_see_are_refused_before_any_work(nodes: Node
     assert "does not see /elsewhere" in done.stderr
 
 
+def test_more_cores_than_any_node_has_are_refused_instead_of_waited_for(nodes: Nodes) -> None:
+    done = nodes("run", "--rm", "cluster_predict", "--input", "/films", "--output", "runs/no.csv", "--cpus", "2")
+    assert done.returncode == 1
+    assert "--cpus 2: no node of the cluster has so many cores, the largest has 1" in done.stderr
+
+
 def test_without_ray_the_job_says_where_it_is(nodes: Nodes) -> None:
     done = nodes.compose.run("predict_batch", "--input", "data", "--output", "runs/no.csv", "--cluster", "auto")
     assert done.returncode == 1
