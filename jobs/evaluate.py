@@ -4,38 +4,59 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import cli, console, cpu, durable, settings
-from lib.backbones import BACKBONES
-from lib.cli import Flag
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.manifest import SplitRecord, read_split, read_split_digest
+from lib import settings
+from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
+from lib.network.backbones import BACKBONES
+from lib.run import console, flags
+from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
+from lib.run.flags import Flag
+from lib.storage import atomic
+from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
-    from lib.calibration import Judge
-    from lib.inference import ModelCard, Prediction
+    from lib.network.graph import ModelCard, Prediction
+    from lib.prediction.calibration import Judge
 
 
 def evaluate(
     *,
-    model: Annotated[Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")] = None,
+    model: Annotated[
+        Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")
+    ] = None,
     checkpoint_path: Annotated[
-        Path | None, Flag("score this checkpoint instead: it is compiled first, in fp32", placeholder="FILE")
+        Path | None,
+        Flag("score this checkpoint instead: it is compiled first, in fp32", placeholder="FILE"),
     ] = None,
     backbone: Annotated[
-        str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
+        str | None,
+        Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES)),
     ] = None,
-    output: Annotated[Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")] = None,
+    output: Annotated[
+        Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")
+    ] = None,
     positive: Annotated[
-        str | None, Flag("class of interest for the operating point; none: TUBERCULOSIS, if known", placeholder="CLASS")
+        str | None,
+        Flag(
+            "class of interest for the operating point; none: TUBERCULOSIS, if known",
+            placeholder="CLASS",
+        ),
     ] = None,
     prevalences: Annotated[
         tuple[float, ...],
-        Flag("shares of the class of interest to give predictive values for", above=0, below=1, placeholder="X,X"),
+        Flag(
+            "shares of the class of interest to give predictive values for",
+            above=0,
+            below=1,
+            placeholder="X,X",
+        ),
     ] = (0.005, 0.02, 0.1, 0.3),
     compare: Annotated[
-        Path | None, Flag("folder of another evaluation of the same test films: print the paired differences")
+        Path | None,
+        Flag("folder of another evaluation of the same test films: print the paired differences"),
     ] = None,
-    baselines: Annotated[bool, Flag("score what file metadata and a thumbnail alone would reach, beside the model")] = True,
+    baselines: Annotated[
+        bool, Flag("score what file metadata and a thumbnail alone would reach, beside the model")
+    ] = True,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
@@ -48,7 +69,7 @@ def evaluate(
     Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
     lung answers), metrics.json (scores with 95 % intervals drawn by patient where names tell, calibration, operating
     point, scores by source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the
-    page to read: RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside
+    page to read: RUNS_DIR/report.html (figures.html in --output, where that is given), with MODEL_CARD.md beside
     RUNS_DIR's model (beside the tables for another one, and with --output). The numbers come from the two tables alone.
     A film that cannot be read is a row with its error, and the job ends with exit code 3.
 
@@ -58,20 +79,22 @@ def evaluate(
         python -m jobs.evaluate --compare runs/evaluation/phase_a
         python -m jobs.evaluate --checkpoint_path elsewhere/best_resnet18.pt --output runs/evaluation/elsewhere
     """
-    from lib import assessment, audit, metrics, page, report
-    from lib.calibration import Judge
-    from lib.inference import Predictor
+    from lib.dataset import audit
+    from lib.evaluation import evaluation, metrics
+    from lib.network.graph import Predictor
+    from lib.prediction.calibration import Judge
+    from lib.reports import figures, pages
 
     if model and checkpoint_path:
         raise UsageError("--model and --checkpoint_path name two models; give one of them.")
-    cores = cpu.usable_cores(cpus)
+    cores = usable_cores(cpus)
     folder = output or runs_dir / "evaluation"
     if compare and compare.resolve() == folder.resolve():
         raise UsageError(
             f"--compare {compare} is where this evaluation goes: keep the earlier one elsewhere, or give --output."
         )
     rows = [row for row in read_split(data_dir) if row.split == "test"]
-    with durable.lock(folder, "the evaluation"), TemporaryDirectory() as scratch:
+    with atomic.lock(folder, "the evaluation"), TemporaryDirectory() as scratch:
         compiled = model or runs_dir / "model"
         if checkpoint_path:
             compiled = Path(scratch) / "model"
@@ -85,20 +108,23 @@ def evaluate(
         _require_untouched_test(card, rows, data_dir)
         positive = _class_of_interest(positive, card)
         rival = (
-            assessment.earlier(compare, [_path(row) for row in rows], [row.label for row in rows], card.classes)
+            evaluation.earlier(
+                compare, [_path(row) for row in rows], [row.label for row in rows], card.classes
+            )
             if compare
             else None
         )
-        films = assessment.Films.read(data_dir)
+        films = evaluation.Films.read(data_dir)
         judge = Judge.of(compiled, card.calibration)
         files = [data_dir / row.file for row in rows]
         answers = console.track(predictor.predict(files), "test films", len(files))
         table = [
-            _csv_row(row, answer, card, judge, films.source_of[row.path]) for row, answer in zip(rows, answers, strict=True)
+            _csv_row(row, answer, card, judge, films.source_of[row.path])
+            for row, answer in zip(rows, answers, strict=True)
         ]
-        durable.write_csv(folder / "predictions.csv", list(table[0]), table)
+        atomic.write_csv(folder / "predictions.csv", list(table[0]), table)
         rivals = films.baselines(data_dir, seed, cores, workers or cores) if baselines else []
-        durable.write_csv(folder / "baselines.csv", ["path", *assessment.BASELINES], rivals)
+        atomic.write_csv(folder / "baselines.csv", ["path", *evaluation.BASELINES], rivals)
 
         predictions = metrics.read_predictions(folder / "predictions.csv")
         scores = {
@@ -108,20 +134,26 @@ def evaluate(
             "weights_sha256": card.weights_sha256,
             "split_sha256": card.split_sha256,
             **metrics.score(predictions),
-            **assessment.assess(predictions, rivals, judge.calibration, positive, prevalences, seed),
+            **evaluation.assess(
+                predictions, rivals, judge.calibration, positive, prevalences, seed
+            ),
         }
         if rival is not None:
-            scores["compared"] = assessment.compare(predictions, rival, seed)
-        (folder / "thresholds.csv").unlink(missing_ok=True)  # an earlier one may be of another class
+            scores["compared"] = evaluation.compare(predictions, rival, seed)
+        (folder / "thresholds.csv").unlink(
+            missing_ok=True
+        )  # an earlier one may be of another class
         if scores["operating_point"]:
-            thresholds = metrics.threshold_table(metrics.answers_of(predictions), positive, prevalences)
-            durable.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
-        report.confusion(scores, folder / "confusion.png")
-        report.roc(predictions, scores, folder / "roc.png")
-        report.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
+            thresholds = metrics.threshold_table(
+                metrics.answers_of(predictions), positive, prevalences
+            )
+            atomic.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
+        figures.confusion(scores, folder / "confusion.png")
+        figures.roc(predictions, scores, folder / "roc.png")
+        figures.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
         found = audit.audit(list(films.record_of.values()))
         place = runs_dir if output is None else folder
-        page.write_report(
+        pages.write_report(
             place / "report.html",
             scores,
             predictions,
@@ -134,19 +166,23 @@ def evaluate(
             seed=seed,
         )
         own = model is None and checkpoint_path is None and output is None
-        page.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
-        durable.write_json(folder / "metrics.json", scores)  # the last one: who finds it finds everything
+        pages.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
+        atomic.write_json(
+            folder / "metrics.json", scores
+        )  # the last one: who finds it finds everything
     _print(scores, folder, place / "report.html")
     if scores["unreadable"]:
-        console.warn(f"{scores['unreadable']} test films could not be read; predictions.csv says why.")
+        console.warn(
+            f"{scores['unreadable']} test films could not be read; predictions.csv says why."
+        )
         return SOME_INPUTS_UNUSABLE
     return DONE
 
 
 def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is not used."""
-    cli.import_torch()
-    from lib import backbones, checkpoints, export
+    flags.import_torch()
+    from lib.network import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)
     network = backbones.build(checkpoint.row, len(checkpoint.classes))
@@ -176,8 +212,10 @@ def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) 
         )
 
 
-def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "Judge", source: str) -> dict[str, Any]:
-    from lib.explain import share_outside_lungs
+def _csv_row(
+    row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "Judge", source: str
+) -> dict[str, Any]:
+    from lib.prediction.maps import share_outside_lungs
 
     reasons = judge.reasons(answer, card.classes)
     content: dict[str, Any] = {"path": _path(row), "label": row.label}
@@ -186,9 +224,13 @@ def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "
         content |= dict.fromkeys(columns, "")
     else:
         best = int(answer.probabilities.argmax())
-        numbers = [f"{float(value):.9g}" for value in (answer.probabilities[best], *answer.probabilities)]
+        numbers = [
+            f"{float(value):.9g}" for value in (answer.probabilities[best], *answer.probabilities)
+        ]
         content |= dict(zip(columns, (card.classes[best], *numbers), strict=True))
-    outside = "" if answer.probabilities is None else f"{share_outside_lungs(answer.maps, best):.3f}"
+    outside = (
+        "" if answer.probabilities is None else f"{share_outside_lungs(answer.maps, best):.3f}"
+    )
     return content | {
         "group": row.group,
         "source": source,
@@ -200,8 +242,8 @@ def _csv_row(row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "
 
 
 def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
-    from lib import metrics
-    from lib.page import with_range
+    from lib.evaluation import metrics
+    from lib.reports.pages import with_range
 
     console.table(
         f"phase {scores['phase']} on {scores['films']} test films, with 95 % intervals",
@@ -210,14 +252,18 @@ def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
     )
     for rival in scores["baselines"].values():
         margin = with_range(scores["macro_f1"] - rival["macro_f1"], rival["margin"], "+.3f")
-        console.say(f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model minus this: {margin}")
+        console.say(
+            f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model minus this: {margin}"
+        )
     for source in scores["sources"]:
         for name, area in source["auroc"].items():
             console.say(
                 f"within {source['source']}: {name} against the rest, AUROC {with_range(area['auroc'], area['interval'])}"
             )
         if source["auroc"] and source["baselines"]:
-            rivals = ", ".join(f"{name} alone {share:.3f}" for name, share in source["baselines"].items())
+            rivals = ", ".join(
+                f"{name} alone {share:.3f}" for name, share in source["baselines"].items()
+            )
             console.say(
                 f"within {source['source']}: accuracy {with_range(source['accuracy'], source['accuracy_interval'])}, {rivals}"
             )
@@ -231,12 +277,18 @@ def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
         )
     for name, change in scores.get("compared", {}).items():
         if name in ("accuracy", "macro_f1") or name.startswith("auroc"):
-            console.say(f"change of {name}: {with_range(change['difference'], change['interval'], '+.3f')}")
+            console.say(
+                f"change of {name}: {with_range(change['difference'], change['interval'], '+.3f')}"
+            )
     if scores["verdict"]:
         console.say(f"Verdict: {scores['verdict']['words']}")
-    accuracy, f1 = (with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1"))
-    console.say(f"accuracy {accuracy} · macro-F1 {f1} · results in {folder}, the page to read: {report}")
+    accuracy, f1 = (
+        with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1")
+    )
+    console.say(
+        f"accuracy {accuracy} · macro-F1 {f1} · results in {folder}, the page to read: {report}"
+    )
 
 
 if __name__ == "__main__":
-    cli.run(evaluate)
+    flags.run(evaluate)

@@ -8,23 +8,34 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from lib import backbones, cli, console, cpu, datasets, durable, settings
-from lib.cli import Flag
-from lib.datasets import FoundFilm, Source
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
-from lib.isolation import map_isolated
-from lib.manifest import FilmRecord, read_manifest, write_rows
-from lib.radiograph import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
-from lib.reading import Examination, examine, unexamined
+from lib import settings
+from lib.dataset import sources
+from lib.dataset.manifest import FilmRecord, read_manifest, write_rows
+from lib.dataset.sources import FoundFilm, Source
+from lib.images.decode import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
+from lib.images.reader import Examination, examine, unexamined
+from lib.network import backbones
+from lib.run import console, flags
+from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
+from lib.run.flags import Flag
+from lib.storage import atomic
+from lib.workers.cores import usable_cores
+from lib.workers.processes import map_isolated
 
 
 def ingest(
     *,
     dataset: Annotated[str, settings.DATASET] = settings.DATASET.default,
     classes: Annotated[
-        tuple[str, ...], Flag("folder names to take as classes, comma-separated; none takes what is there", placeholder="A,B,…")
+        tuple[str, ...],
+        Flag(
+            "folder names to take as classes, comma-separated; none takes what is there",
+            placeholder="A,B,…",
+        ),
     ] = (),
-    phantom_films: Annotated[int, Flag("how many films to draw for --dataset phantom", at_least=30)] = 360,
+    phantom_films: Annotated[
+        int, Flag("how many films to draw for --dataset phantom", at_least=30)
+    ] = 360,
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
@@ -47,13 +58,13 @@ def ingest(
         python -m jobs.ingest --dataset kaggle:muhammadrehan00/chest-xray-dataset/versions/1
         python -m jobs.ingest --dataset folder:/srv/films --backbone resnet18 --weights resnet18-f37072fd.pth
     """
-    threads = workers or cpu.usable_cores(cpus)
-    with durable.lock(data_dir, "the data folder"):
+    threads = workers or usable_cores(cpus)
+    with atomic.lock(data_dir, "the data folder"):
         raw = data_dir / "raw"
-        durable.recover_folder(raw)
-        source = datasets.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
+        atomic.recover_folder(raw)
+        source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
         _require_apart(source, data_dir)
-        found, outside = datasets.scan(source, classes)
+        found, outside = sources.scan(source, classes)
         if outside:
             left_out = f"{len(outside)} files lie outside any class folder and are left out"
             console.warn(f"{left_out}, the first: {outside[0]}", log_as=left_out)
@@ -61,23 +72,39 @@ def ingest(
 
         known = {record.origin: record for record in _earlier(data_dir)}
         names = _names(found, known)
-        unchanged = {film.origin for film in found if _is_unchanged(film, raw, known.get(film.origin))}
+        unchanged = {
+            film.origin for film in found if _is_unchanged(film, raw, known.get(film.origin))
+        }
         missing = [film for film in found if film.origin not in unchanged]
-        durable.require_room(data_dir, datasets.free_space_for(source, missing, data_dir), "copying the films")
+        atomic.require_room(
+            data_dir, sources.free_space_for(source, missing, data_dir), "copying the films"
+        )
 
-        staging = data_dir / f".raw{durable.PARTIAL}"
-        durable.sweep(data_dir)
+        staging = data_dir / f".raw{atomic.PARTIAL}"
+        atomic.sweep(data_dir)
         refused = _stage(found, names, unchanged, raw, staging, source)
         reusable = {origin: known[origin] for origin in unchanged if known[origin].status == "ok"}
-        fresh = [film for film in found if film.origin not in reusable and film.origin not in refused]
+        fresh = [
+            film for film in found if film.origin not in reusable and film.origin not in refused
+        ]
         copies = (staging / names[film.origin] for film in fresh)
         look = partial(examine, max_pixels=int(1e6 * max_megapixels))
         measured = map_isolated(look, unexamined, copies, threads, file_timeout)
-        seen = dict(zip((film.origin for film in fresh), console.track(measured, "measuring films", len(fresh)), strict=True))
+        seen = dict(
+            zip(
+                (film.origin for film in fresh),
+                console.track(measured, "measuring films", len(fresh)),
+                strict=True,
+            )
+        )
         records = [
             reusable[film.origin]
             if film.origin in reusable
-            else _record(film, names[film.origin], seen.get(film.origin) or Examination(problem=refused[film.origin]))
+            else _record(
+                film,
+                names[film.origin],
+                seen.get(film.origin) or Examination(problem=refused[film.origin]),
+            )
             for film in found
         ]
         records.sort(key=lambda record: record.path)
@@ -86,11 +113,15 @@ def ingest(
             console.say(f"{raw} already holds these {len(records)} films; nothing was copied.")
         else:
             write_rows(staging / "manifest.csv", records, FilmRecord)
-            durable.write_json(
+            atomic.write_json(
                 staging / "source.json",
-                {"dataset": source.dataset.name, "description": source.description, "citation": source.dataset.citation},
+                {
+                    "dataset": source.dataset.name,
+                    "description": source.description,
+                    "citation": source.dataset.citation,
+                },
             )
-            durable.swap_folder(staging, raw)
+            atomic.swap_folder(staging, raw)
             console.say(f"{raw}: {len(missing)} films copied, {len(unchanged)} were there.")
     return _report(records)
 
@@ -107,7 +138,9 @@ def _require_apart(source: Source, data_dir: Path) -> None:
     """A source that lies in the data folder, or around it, would take our own files for films."""
     root, own = source.root.resolve(), data_dir.resolve()
     if not source.may_link and (root == own or root in own.parents or own in root.parents):
-        raise UsageError(f"--dataset {source.description} and --data_dir {data_dir} lie in one another; keep the source apart.")
+        raise UsageError(
+            f"--dataset {source.description} and --data_dir {data_dir} lie in one another; keep the source apart."
+        )
 
 
 def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str, str]:
@@ -117,7 +150,9 @@ def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    returning = [film for film in found if film.origin in known and known[film.origin].label == film.label]
+    returning = [
+        film for film in found if film.origin in known and known[film.origin].label == film.label
+    ]
     for film in returning:
         names[film.origin] = known[film.origin].path
         taken.add(names[film.origin].casefold())  # some file systems do not tell a.png from A.png
@@ -150,7 +185,12 @@ def _same_file(source: Path, copy: Path) -> bool:
 
 
 def _stage(
-    found: Sequence[FoundFilm], names: dict[str, str], unchanged: set[str], raw: Path, staging: Path, source: Source
+    found: Sequence[FoundFilm],
+    names: dict[str, str],
+    unchanged: set[str],
+    raw: Path,
+    staging: Path,
+    source: Source,
 ) -> dict[str, str]:
     """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished.
 
@@ -172,20 +212,20 @@ def _stage(
             if film.path.stat().st_size > LARGEST_FILE:
                 raise UnreadableFilmError(TOO_LARGE_FILE)
             if film.origin in unchanged:
-                durable.link_or_copy(raw / names[film.origin], target)
+                atomic.link_or_copy(raw / names[film.origin], target)
             elif leads_out(film.path, root):
                 raise UnreadableFilmError("link leads out of the source and is not followed")
             elif source.may_link:
-                durable.link_or_copy(film.path.resolve(), target)
+                atomic.link_or_copy(film.path.resolve(), target)
             else:
-                durable.copy_file(film.path, target)
+                atomic.copy_file(film.path, target)
         except (UnreadableFilmError, PermissionError, FileNotFoundError) as error:
             refused[film.origin] = f"cannot be copied: {getattr(error, 'strerror', None) or error}"
     return refused
 
 
 def _record(film: FoundFilm, name: str, seen: Examination) -> FilmRecord:
-    collection, patient = datasets.source_and_patient(PurePosixPath(film.origin).name)
+    collection, patient = sources.source_and_patient(PurePosixPath(film.origin).name)
     return FilmRecord(
         path=name,
         label=film.label,
@@ -212,14 +252,20 @@ def _report(records: Sequence[FilmRecord]) -> int:
     sources = sorted({source for source, _ in collections})
     rows = [(source, *(collections[source, label] for label in classes)) for source in sources]
     totals = Counter(record.label for record in records)
-    console.table("films by collection", ("collection", *classes), [*rows, ("all", *(totals[label] for label in classes))])
+    console.table(
+        "films by collection",
+        ("collection", *classes),
+        [*rows, ("all", *(totals[label] for label in classes))],
+    )
     unreadable = [record for record in records if record.problem]
     for record in unreadable[:10]:
         console.warn(f"{record.path}: {record.problem}", log_as="")
     if unreadable:
-        console.warn(f"{len(unreadable)} of {len(records)} films cannot be read; the manifest says why, split leaves them out.")
+        console.warn(
+            f"{len(unreadable)} of {len(records)} films cannot be read; the manifest says why, split leaves them out."
+        )
     return SOME_INPUTS_UNUSABLE if unreadable else DONE
 
 
 if __name__ == "__main__":
-    cli.run(ingest)
+    flags.run(ingest)

@@ -7,56 +7,101 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib import buckets, cli, console, cpu, dicom, durable, places, settings, tables
-from lib.backbones import BACKBONES
-from lib.cli import Flag
-from lib.cluster import check_address
-from lib.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
-from lib.names import from_cell, is_inside, to_cell
-from lib.places import Place
-from lib.reading import Stamp
+from lib import settings
+from lib.images import buckets, dicom, inputs
+from lib.images.inputs import Place
+from lib.images.reader import Stamp
+from lib.network.backbones import BACKBONES
+from lib.run import console, flags
+from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
+from lib.run.flags import Flag
+from lib.storage import atomic, tables
+from lib.storage.cells import from_cell, is_inside, to_cell
+from lib.workers.cores import usable_cores
+from lib.workers.ray import check_address
 
 if TYPE_CHECKING:
-    from lib.batch import Classifier, ClusterClassifier
+    from lib.prediction.classify import Classifier, ClusterClassifier
 
 
 def predict_batch(
     *,
     input: Annotated[
         str,
-        Flag("a film, or a folder or bucket that is searched with all its subfolders", placeholder="DIR|FILE|s3://BUCKET/DIR"),
+        Flag(
+            "a film, or a folder or bucket that is searched with all its subfolders",
+            placeholder="DIR|FILE|s3://BUCKET/DIR",
+        ),
     ],
     output: Annotated[
-        Path, Flag("the table to write; it appears whole, under this name, at the end", placeholder="FILE.csv|FILE.parquet")
+        Path,
+        Flag(
+            "the table to write; it appears whole, under this name, at the end",
+            placeholder="FILE.csv|FILE.parquet",
+        ),
     ],
     rows_per_file: Annotated[
-        int, Flag("make a Parquet table a folder of parts with so many rows each; 0: one file", at_least=0, placeholder="N")
+        int,
+        Flag(
+            "make a Parquet table a folder of parts with so many rows each; 0: one file",
+            at_least=0,
+            placeholder="N",
+        ),
     ] = 0,
-    resume: Annotated[bool, Flag("take up an interrupted run to the same table where it stopped")] = True,
+    resume: Annotated[
+        bool, Flag("take up an interrupted run to the same table where it stopped")
+    ] = True,
     incremental: Annotated[
         Path | None,
-        Flag("classify only contents that no run with this file has seen; it is made where it is missing", placeholder="FILE"),
+        Flag(
+            "classify only contents that no run with this file has seen; it is made where it is missing",
+            placeholder="FILE",
+        ),
     ] = None,
-    model: Annotated[Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")] = None,
+    model: Annotated[
+        Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")
+    ] = None,
     backbone: Annotated[
-        str | None, Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES))
+        str | None,
+        Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES)),
     ] = None,
     operating_point: Annotated[
-        str, Flag("call this class from its stored threshold on, instead of the likeliest class", placeholder="CLASS")
+        str,
+        Flag(
+            "call this class from its stored threshold on, instead of the likeliest class",
+            placeholder="CLASS",
+        ),
     ] = "",
     review_below: Annotated[
-        float, Flag("a smaller probability of the predicted class asks for a human look as well", at_least=0, below=1)
+        float,
+        Flag(
+            "a smaller probability of the predicted class asks for a human look as well",
+            at_least=0,
+            below=1,
+        ),
     ] = 0.0,
     explain: Annotated[
-        Path | None, Flag("folder for one PNG per film: the film, and beside it where the answer comes from", placeholder="DIR")
+        Path | None,
+        Flag(
+            "folder for one PNG per film: the film, and beside it where the answer comes from",
+            placeholder="DIR",
+        ),
     ] = None,
     report: Annotated[
-        Path | None, Flag("page to sort and filter the batch in, films that need a look first", placeholder="FILE.html")
+        Path | None,
+        Flag(
+            "page to sort and filter the batch in, films that need a look first",
+            placeholder="FILE.html",
+        ),
     ] = None,
     cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
     dicom_tags: Annotated[
-        tuple[str, ...], Flag("header fields of DICOM files to add as columns; none unless asked", placeholder="KEYWORD,…")
+        tuple[str, ...],
+        Flag(
+            "header fields of DICOM files to add as columns; none unless asked",
+            placeholder="KEYWORD,…",
+        ),
     ] = (),
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
@@ -95,30 +140,42 @@ def predict_batch(
     dicom.check_keywords(dicom_tags)
     check_address(cluster)
     if explain and Path(input).absolute().is_relative_to(explain.absolute()):
-        raise UsageError(f"--explain {explain} holds the films: a map could take the place of one. Give another folder.")
+        raise UsageError(
+            f"--explain {explain} holds the films: a map could take the place of one. Give another folder."
+        )
     for flag, path in {"report": report, "explain": explain, "incremental": incremental}.items():
         if path and path.absolute().is_relative_to(output.absolute()):
-            raise UsageError(f"--{flag} {path} is the table itself or within it. Give another name.")
+            raise UsageError(
+                f"--{flag} {path} is the table itself or within it. Give another name."
+            )
 
-    from lib import batch
-    from lib.journal import Journal
-    from lib.seen import Seen
+    from lib.prediction import classify
+    from lib.prediction.processed import Seen
+    from lib.storage.journal import Journal
 
-    cores = cpu.usable_cores(cpus)
+    cores = usable_cores(cpus)
     folder = model or runs_dir / "model"
-    how = batch.Settings(
-        precision, operating_point, review_below, bool(explain), dicom_tags, int(1e6 * max_megapixels), file_timeout
+    how = classify.Settings(
+        precision,
+        operating_point,
+        review_below,
+        bool(explain),
+        dicom_tags,
+        int(1e6 * max_megapixels),
+        file_timeout,
     )
     with ExitStack() as held:
-        held.enter_context(durable.lock_of(output))
+        held.enter_context(atomic.lock_of(output))
         if incremental:
-            held.enter_context(durable.lock_of(incremental))
-        place = places.place_of(input, [path for path in (output, explain, report, incremental) if path])
-        classifier: batch.Classifier | batch.ClusterClassifier
+            held.enter_context(atomic.lock_of(incremental))
+        place = inputs.place_of(
+            input, [path for path in (output, explain, report, incremental) if path]
+        )
+        classifier: classify.Classifier | classify.ClusterClassifier
         if cluster:
-            classifier = batch.ClusterClassifier(cluster, folder, how, place, cpus, workers)
+            classifier = classify.ClusterClassifier(cluster, folder, how, place, cpus, workers)
         else:
-            classifier = batch.Classifier(folder, how, place, cores, workers or cores)
+            classifier = classify.Classifier(folder, how, place, cores, workers or cores)
         held.enter_context(classifier)
         card = classifier.card
         if backbone not in (None, card.backbone):
@@ -127,9 +184,9 @@ def predict_batch(
             )
         seen = Seen(incremental) if incremental else None
         new = seen.unseen(place, workers or cores) if seen else place.names
-        columns = batch.columns_of(card, how)
+        columns = classify.columns_of(card, how)
         belongs_to = {
-            "model": durable.sha256_of(folder / "model.json"),
+            "model": atomic.sha256_of(folder / "model.json"),
             "precision": classifier.settings.precision,
             "operating_point": operating_point,
             "review_below": review_below,
@@ -137,15 +194,21 @@ def predict_batch(
         }
 
         def is_current(name: str, stamp: Stamp) -> bool:
-            return place.stamp(name) == stamp and (not explain or not is_inside(name) or _map_of(explain, name).exists())
+            return place.stamp(name) == stamp and (
+                not explain or not is_inside(name) or _map_of(explain, name).exists()
+            )
 
         table = tables.table_of(output, columns, rows_per_file)
         with Journal(table, new, belongs_to) as journal:
             taken_over = journal.open(resume, is_current)
             if taken_over:
-                console.say(f"an interrupted run left {taken_over} of {len(new)} rows; going on from there.")
+                console.say(
+                    f"an interrupted run left {taken_over} of {len(new)} rows; going on from there."
+                )
             missing = journal.missing()
-            for number, answer in console.track(classifier.answers(new, missing), "films", len(missing)):
+            for number, answer in console.track(
+                classifier.answers(new, missing), "films", len(missing)
+            ):
                 if explain and answer.map:
                     _write_map(explain, new[number], answer.map)
                 journal.add(number, answer.stamp, answer.row)
@@ -156,9 +219,19 @@ def predict_batch(
         counts = _count(table)
         if report:
             _write_report(report, table, counts, place, classifier)
-    summary = ", ".join(f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review"))
-    summary += f"; {len(place.names) - len(new)} films were seen before" if len(place.names) > len(new) else ""
-    summary += f"; {place.passed_over} hidden or operating-system files are not counted" if place.passed_over else ""
+    summary = ", ".join(
+        f"{counts[name]} {name}" for name in (*card.classes, "unreadable", "needs review")
+    )
+    summary += (
+        f"; {len(place.names) - len(new)} films were seen before"
+        if len(place.names) > len(new)
+        else ""
+    )
+    summary += (
+        f"; {place.passed_over} hidden or operating-system files are not counted"
+        if place.passed_over
+        else ""
+    )
     console.say(f"{output}: {counts['rows']} rows ({summary})")
     return SOME_INPUTS_UNUSABLE if counts["unreadable"] else DONE
 
@@ -171,16 +244,20 @@ def _write_map(explain: Path, name: str, png: bytes) -> None:
     """Beside its film's name; a name that leaves no name for its map costs a warning."""
     if not is_inside(name):
         console.warn(
-            f"no map of {to_cell(name)}: its name leads out of {explain}", log_as="a film's name leads out of a folder"
+            f"no map of {to_cell(name)}: its name leads out of {explain}",
+            log_as="a film's name leads out of a folder",
         )
         return
     try:
-        with durable.whole_file(_map_of(explain, name)) as file:
+        with atomic.whole_file(_map_of(explain, name)) as file:
             file.write(png)
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise
-        console.warn(f"no map of {to_cell(name)}: {error.strerror}", log_as="a film's name leaves no name for its map")
+        console.warn(
+            f"no map of {to_cell(name)}: {error.strerror}",
+            log_as="a film's name leaves no name for its map",
+        )
 
 
 def _table_rows(table: tables.Table) -> Iterator[dict[str, Any]]:
@@ -191,7 +268,13 @@ def _table_rows(table: tables.Table) -> Iterator[dict[str, Any]]:
 def _count(table: tables.Table) -> Counter[str]:
     counts: Counter[str] = Counter()
     for row in _table_rows(table):
-        counts.update({"rows": 1, row["prediction"] or "unreadable": 1, "needs review": int(row["needs_review"])})
+        counts.update(
+            {
+                "rows": 1,
+                row["prediction"] or "unreadable": 1,
+                "needs review": int(row["needs_review"]),
+            }
+        )
     return counts
 
 
@@ -203,7 +286,7 @@ def _write_report(
     classifier: "Classifier | ClusterClassifier",
 ) -> None:
     """The page of the whole table; films with a picture are read once more, so that rows of an earlier run have theirs."""
-    from lib.page import PICTURES, in_triage_order, pictures, write_triage
+    from lib.reports.pages import PICTURES, in_triage_order, pictures, write_triage
 
     rows = in_triage_order(_table_rows(table))
     shown = [row for row in rows if row["prediction"]][:PICTURES]
@@ -215,4 +298,4 @@ def _write_report(
 
 
 if __name__ == "__main__":
-    cli.run(predict_batch)
+    flags.run(predict_batch)

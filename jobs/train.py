@@ -12,63 +12,92 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from lib import cli, console, cpu, durable, settings
-from lib.backbones import BACKBONES, build, weights_file
-from lib.cli import Flag
-from lib.cluster import check_address
-from lib.errors import DONE, JobError, UsageError
-from lib.manifest import SplitRecord, read_split, read_split_digest
-from lib.radiograph import find_files
+from lib import settings
+from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
+from lib.images.decode import find_files
+from lib.network.backbones import BACKBONES, build, weights_file
+from lib.run import console, flags
+from lib.run.errors import DONE, JobError, UsageError
+from lib.run.flags import Flag
+from lib.storage import atomic
+from lib.workers.cores import usable_cores, usable_memory
+from lib.workers.ray import check_address
 
 if TYPE_CHECKING:
+    from lib.training.augmentation import Film
+    from lib.training.feature_cache import FrozenFeatures
+    from lib.training.loop import Plan, Source, Trainer
     from torch import nn
 
-    from lib.augmentation import Film
-    from lib.checkpoints import Checkpoint
-    from lib.cluster import Cluster
-    from lib.features import FrozenFeatures
-    from lib.training import Plan, Source, Trainer
+    from lib.network.checkpoints import Checkpoint
+    from lib.workers.ray import Cluster
 
 BY_PHASE = "none takes the phase's own"
 
 
 def train(
     *,
-    phase: Annotated[Literal["a", "b"], Flag("a: head on a frozen backbone; b: last block and head, from Phase A's best")],
+    phase: Annotated[
+        Literal["a", "b"],
+        Flag("a: head on a frozen backbone; b: last block and head, from Phase A's best"),
+    ],
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
-    epochs: Annotated[int | None, Flag(f"passes over the training films; {BY_PHASE}: a 5, b 8", at_least=1)] = None,
-    lr: Annotated[float | None, Flag(f"learning rate of AdamW; {BY_PHASE}: a 3e-4, b 1e-4", above=0, below=1)] = None,
-    scheduler: Annotated[
-        Literal["step", "cosine"] | None, Flag(f"how the learning rate falls, per epoch; {BY_PHASE}: a step, b cosine")
+    epochs: Annotated[
+        int | None, Flag(f"passes over the training films; {BY_PHASE}: a 5, b 8", at_least=1)
     ] = None,
-    freeze_backbone: Annotated[bool | None, Flag(f"keep the backbone as it came; {BY_PHASE}: True in both")] = None,
-    fine_tune_last_block: Annotated[bool | None, Flag(f"but train its last block; {BY_PHASE}: a False, b True")] = None,
+    lr: Annotated[
+        float | None, Flag(f"learning rate of AdamW; {BY_PHASE}: a 3e-4, b 1e-4", above=0, below=1)
+    ] = None,
+    scheduler: Annotated[
+        Literal["step", "cosine"] | None,
+        Flag(f"how the learning rate falls, per epoch; {BY_PHASE}: a step, b cosine"),
+    ] = None,
+    freeze_backbone: Annotated[
+        bool | None, Flag(f"keep the backbone as it came; {BY_PHASE}: True in both")
+    ] = None,
+    fine_tune_last_block: Annotated[
+        bool | None, Flag(f"but train its last block; {BY_PHASE}: a False, b True")
+    ] = None,
     resume_from_checkpoint: Annotated[
-        bool | None, Flag(f"start from --checkpoint_path, not from ImageNet; {BY_PHASE}: a False, b True")
+        bool | None,
+        Flag(f"start from --checkpoint_path, not from ImageNet; {BY_PHASE}: a False, b True"),
     ] = None,
     checkpoint_path: Annotated[
-        Path | None, Flag("checkpoint to start from; none: RUNS_DIR/best_<backbone>.pt", placeholder="FILE")
+        Path | None,
+        Flag("checkpoint to start from; none: RUNS_DIR/best_<backbone>.pt", placeholder="FILE"),
     ] = None,
-    batch_size: Annotated[int, Flag("films per step; 32 fits any laptop and suits both learning rates", at_least=2)] = 32,
-    weight_decay: Annotated[float, Flag("AdamW's pull towards zero; small, since little is trained", at_least=0)] = 1e-4,
+    batch_size: Annotated[
+        int, Flag("films per step; 32 fits any laptop and suits both learning rates", at_least=2)
+    ] = 32,
+    weight_decay: Annotated[
+        float, Flag("AdamW's pull towards zero; small, since little is trained", at_least=0)
+    ] = 1e-4,
     step_size: Annotated[int, Flag("epochs between two steps of --scheduler step", at_least=1)] = 3,
     gamma: Annotated[float, Flag("factor of each step of --scheduler step", above=0)] = 0.3,
     class_weight_power: Annotated[
-        float, Flag("0 ignores class imbalance in the loss, 1 undoes it, 0.5 is between", at_least=0)
+        float,
+        Flag("0 ignores class imbalance in the loss, 1 undoes it, 0.5 is between", at_least=0),
     ] = 0.5,
     cache: Annotated[
-        Literal["on", "off"], Flag("on: frozen layers see each view once, in DATA_DIR/cache; off: in every epoch, by PyTorch")
+        Literal["on", "off"],
+        Flag(
+            "on: frozen layers see each view once, in DATA_DIR/cache; off: in every epoch, by PyTorch"
+        ),
     ] = "on",
     views: Annotated[
         int | None,
         Flag(
-            "augmented views per film, used in turn; as many as epochs: a fresh one for each", at_least=1, placeholder="auto|N"
+            "augmented views per film, used in turn; as many as epochs: a fresh one for each",
+            at_least=1,
+            placeholder="auto|N",
         ),
     ] = None,
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
     precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
-    restart: Annotated[bool, Flag("do not take up an interrupted or finished run with the same settings")] = False,
+    restart: Annotated[
+        bool, Flag("do not take up an interrupted or finished run with the same settings")
+    ] = False,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
@@ -99,10 +128,11 @@ def train(
         python -m jobs.train --phase b --epochs 12 --lr 5e-5
         python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
     """
-    cli.import_torch()
-    from lib import checkpoints, features, training
+    flags.import_torch()
+    from lib.network import checkpoints
+    from lib.training import feature_cache, loop
 
-    cells = training.with_phase_defaults(
+    cells = loop.with_phase_defaults(
         phase,
         {
             "epochs": epochs,
@@ -114,14 +144,16 @@ def train(
         },
     )
     if checkpoint_path is not None and not cells["resume_from_checkpoint"]:
-        raise UsageError("--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B).")
+        raise UsageError(
+            "--checkpoint_path is only read with --resume_from_checkpoint True (the default of Phase B)."
+        )
     cached = cache == "on" and cells["freeze_backbone"]
     check_address(cluster)
     if cluster and not cached:
         raise UsageError(
             "--cluster fills the cache of what frozen layers compute: it goes with --cache on and --freeze_backbone."
         )
-    plan = training.Plan(
+    plan = loop.Plan(
         phase=phase,
         backbone=backbone,
         batch_size=batch_size,
@@ -134,47 +166,74 @@ def train(
         precision="",
         **cells,
     )
-    cores = cpu.usable_cores(cpus)
-    with durable.lock(runs_dir, "the runs folder"), ExitStack() as held:
-        data_digest = read_split_digest(data_dir)  # before the rows: the check at the end then sees any change since
+    cores = usable_cores(cpus)
+    with atomic.lock(runs_dir, "the runs folder"), ExitStack() as held:
+        data_digest = read_split_digest(
+            data_dir
+        )  # before the rows: the check at the end then sees any change since
         classes, films = _films(read_split(data_dir), data_dir)
         if cached:
             machines = _machines(held, cluster, cpus or 1, data_dir)
             plan = replace(plan, precision=machines.precision(precision))
         folder = runs_dir / f"phase_{phase}"
         start = _starting_checkpoint(plan, checkpoint_path, runs_dir, classes, data_digest)
-        parent = start.digest if start else durable.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
-        identity = {"classes": list(classes), "data": data_digest, "parent": parent, "torch": version("torch")}
+        parent = (
+            start.digest
+            if start
+            else atomic.sha256_of(weights_file(BACKBONES[backbone], data_dir / "cache"))
+        )
+        identity = {
+            "classes": list(classes),
+            "data": data_digest,
+            "parent": parent,
+            "torch": version("torch"),
+        }
         if cached and views is None:
             plan = _with_views_of_earlier_run(plan, folder, identity)
         published = runs_dir / f"best_{backbone}.pt"
         if not restart and _is_finished(folder, _fingerprint(plan, identity)):
             _publish_again(folder, published)
-            console.say(f"{folder} holds this very run, finished; nothing to do (--restart trains anew).")
+            console.say(
+                f"{folder} holds this very run, finished; nothing to do (--restart trains anew)."
+            )
             return DONE
-        durable.sweep(runs_dir)
+        atomic.sweep(runs_dir)
         network = _network(plan, start, len(classes), data_dir, cores)
         source: Source
         if cached:
-            frozen = _frozen_features(plan, network, films, data_dir, data_digest, machines, cores, workers or cores)
-            room = features.make_room(frozen.folder.parent, frozen.folder, cache_gb)
+            frozen = _frozen_features(
+                plan, network, films, data_dir, data_digest, machines, cores, workers or cores
+            )
+            room = feature_cache.make_room(frozen.folder.parent, frozen.folder, cache_gb)
             plan = replace(plan, views=_fill(frozen, plan, room))
-            source = features.CachedViews(frozen, _tap(plan), plan.views)
+            source = feature_cache.CachedViews(frozen, _tap(plan), plan.views)
         else:
-            trunk = training.freeze(network, plan)[0]
+            trunk = loop.freeze(network, plan)[0]
             row = BACKBONES[backbone]
-            source = training.Straight(films, row, trunk, plan.augmentation, seed, workers or cores)
+            source = loop.Straight(films, row, trunk, plan.augmentation, seed, workers or cores)
         fingerprint = _fingerprint(plan, identity)
         _prepare_folder(folder, fingerprint, restart, start)
-        template = checkpoints.Checkpoint(backbone, classes, phase, 0, 0.0, 0.0, {}, data_digest, parent)
-        trainer = training.Trainer(plan, network, template, [film.target for film in films["train"]], source, folder)
+        template = checkpoints.Checkpoint(
+            backbone, classes, phase, 0, 0.0, 0.0, {}, data_digest, parent
+        )
+        trainer = loop.Trainer(
+            plan, network, template, [film.target for film in films["train"]], source, folder
+        )
         _write_config(folder, plan, classes, fingerprint, data_digest, parent, cores)
         if trainer.restore(fingerprint):
-            console.say(f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}")
+            console.say(
+                f"going on in epoch {trainer.progress.epoch}, batch {trainer.progress.step + 1}"
+            )
         progress = trainer.run(fingerprint)
         if read_split_digest(data_dir) != data_digest:
-            raise JobError("split.csv changed during the training; nothing was published. Run the train job again.")
-        taps = (source.features.graphs, source.tap) if isinstance(source, features.CachedViews) else None
+            raise JobError(
+                "split.csv changed during the training; nothing was published. Run the train job again."
+            )
+        taps = (
+            (source.features.graphs, source.tap)
+            if isinstance(source, feature_cache.CachedViews)
+            else None
+        )
         _publish(trainer, progress.history, fingerprint, published, films["val"], cores, taps)
     return DONE
 
@@ -192,8 +251,8 @@ class _Machines:
 
 
 def _machines(held: ExitStack, address: str, cores: int, data_dir: Path) -> _Machines:
-    from lib.cluster import Cluster
-    from lib.inference import numeric_setup, usual_precision
+    from lib.network.graph import numeric_setup, usual_precision
+    from lib.workers.ray import Cluster
 
     has_bf16 = usual_precision() == "bf16"
     if not address:
@@ -213,9 +272,11 @@ def _tap(plan: "Plan") -> str:
     return "cut" if plan.fine_tune_last_block else "pooled"
 
 
-def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...], dict[str, "list[Film]"]]:
+def _films(
+    rows: Sequence[SplitRecord], data_dir: Path
+) -> tuple[tuple[str, ...], dict[str, "list[Film]"]]:
     """Classes in alphabetical order (as ImageFolder numbers them) and the films of train and val."""
-    from lib.augmentation import Film
+    from lib.training.augmentation import Film
 
     classes = tuple(sorted({row.label for row in rows if row.split}))
     films: dict[str, list[Film]] = {}
@@ -223,7 +284,9 @@ def _films(rows: Sequence[SplitRecord], data_dir: Path) -> tuple[tuple[str, ...]
         members = [row for row in rows if row.split == name]
         missing = [label for label in classes if not any(row.label == label for row in members)]
         if missing:
-            raise JobError(f"{data_dir / name} has no film of {', '.join(missing)}. Run the split job again.")
+            raise JobError(
+                f"{data_dir / name} has no film of {', '.join(missing)}. Run the split job again."
+            )
         on_disk = {path.relative_to(data_dir).as_posix() for path in find_files(data_dir / name)[0]}
         strangers = on_disk ^ {row.file for row in members}
         if strangers:
@@ -243,7 +306,7 @@ def _starting_checkpoint(
     runs/best_<backbone>.pt becomes this phase's own result once it is finished. A second run of the phase starts
     where the first one did: each phase keeps what it started from as start.pt.
     """
-    from lib import checkpoints
+    from lib.network import checkpoints
 
     if not plan.resume_from_checkpoint:
         return None
@@ -251,7 +314,12 @@ def _starting_checkpoint(
     start = checkpoints.load(path)
     for folder in (runs_dir / f"phase_{plan.phase}", runs_dir / f"phase_{plan.phase}.previous"):
         own, kept = folder / f"best_{plan.backbone}.pt", folder / "start.pt"
-        if start.phase == plan.phase and kept.exists() and own.exists() and checkpoints.load(own).digest == start.digest:
+        if (
+            start.phase == plan.phase
+            and kept.exists()
+            and own.exists()
+            and checkpoints.load(own).digest == start.digest
+        ):
             path, start = kept, checkpoints.load(kept)
             break
     checkpoints.require_fit(path, start, plan.backbone, classes)
@@ -260,7 +328,9 @@ def _starting_checkpoint(
             f"{path} was trained on another split than {plan.phase.upper()} would be: its training films may be among the "
             "validation and test films now. Run Phase A on this split first, or restore the split."
         )
-    console.say(f"starting from {path}: Phase {start.phase.upper()}, validation accuracy {start.val_accuracy:.3f}")
+    console.say(
+        f"starting from {path}: Phase {start.phase.upper()}, validation accuracy {start.val_accuracy:.3f}"
+    )
     return start
 
 
@@ -288,9 +358,11 @@ def _is_finished(folder: Path, fingerprint: str) -> bool:
     return summary.exists() and bool(json.loads(summary.read_text())["fingerprint"] == fingerprint)
 
 
-def _prepare_folder(folder: Path, fingerprint: str, restart: bool, start: "Checkpoint | None") -> None:
+def _prepare_folder(
+    folder: Path, fingerprint: str, restart: bool, start: "Checkpoint | None"
+) -> None:
     """Keep an interrupted run with the same fingerprint; move a finished one aside, one generation back."""
-    from lib import checkpoints
+    from lib.network import checkpoints
 
     config = folder / "config.json"
     same = config.exists() and json.loads(config.read_text())["fingerprint"] == fingerprint
@@ -301,13 +373,15 @@ def _prepare_folder(folder: Path, fingerprint: str, restart: bool, start: "Check
         folder.rename(previous)
     elif folder.exists() and (restart or not same):
         shutil.rmtree(folder)
-    durable.make_folder(folder)
-    durable.sweep(folder)
+    atomic.make_folder(folder)
+    atomic.sweep(folder)
     if start:
         checkpoints.save(folder / "start.pt", start)
 
 
-def _network(plan: "Plan", start: "Checkpoint | None", classes: int, data_dir: Path, cores: int) -> "nn.Sequential":
+def _network(
+    plan: "Plan", start: "Checkpoint | None", classes: int, data_dir: Path, cores: int
+) -> "nn.Sequential":
     import torch
 
     torch.set_num_threads(cores)
@@ -331,12 +405,17 @@ def _frozen_features(
     cores: int,
     readers: int,
 ) -> "FrozenFeatures":
-    from lib import checkpoints, export
-    from lib.augmentation import read_film
-    from lib.features import FrozenFeatures, Recipe
+    from lib.training.augmentation import read_film
+    from lib.training.feature_cache import FrozenFeatures, Recipe
+
+    from lib.network import checkpoints, export
 
     row = BACKBONES[plan.backbone]
-    backbone_state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+    backbone_state = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("head.")
+    }
     recipe = Recipe(
         backbone=row.name,
         input_side=row.input_side,
@@ -349,7 +428,10 @@ def _frozen_features(
     )
 
     def write_graphs(folder: Path) -> None:
-        calibration = [read_film(film, row.input_side) for film in export.sample(films["val"], export.CALIBRATION_FILMS)]
+        calibration = [
+            read_film(film, row.input_side)
+            for film in export.sample(films["val"], export.CALIBRATION_FILMS)
+        ]
         export.write_taps(folder, network, row, calibration)
 
     folder = data_dir / "cache" / "features" / recipe.key
@@ -361,10 +443,11 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
 
     Phase A's pass through the graph gives Phase B's activations as well: as many as have room are kept beside its own.
     """
-    from lib.export import TAPS
-    from lib.features import AUTO_VIEWS, views_that_fit
+    from lib.training.feature_cache import AUTO_VIEWS, views_that_fit
 
-    tap, memory = _tap(plan), cpu.usable_memory()
+    from lib.network.export import TAPS
+
+    tap, memory = _tap(plan), usable_memory()
     room -= frozen.bytes_of("val", *TAPS)
     per_view = frozen.bytes_of("train", tap)
     fitting = views_that_fit(min(plan.epochs, AUTO_VIEWS), per_view, room, memory)
@@ -381,19 +464,33 @@ def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
             "the frozen layers run in every epoch"
         )
         return 0
-    beside = views_that_fit(views, frozen.bytes_of("train", "cut"), room - views * per_view, memory) if tap == "pooled" else 0
+    beside = (
+        views_that_fit(views, frozen.bytes_of("train", "cut"), room - views * per_view, memory)
+        if tap == "pooled"
+        else 0
+    )
     chosen = (
-        "" if plan.views else f", chosen for {plan.epochs} epochs, {room / 1e9:.1f} GB of disk, {memory / 1e9:.1f} GB of memory"
+        ""
+        if plan.views
+        else f", chosen for {plan.epochs} epochs, {room / 1e9:.1f} GB of disk, {memory / 1e9:.1f} GB of memory"
     )
     console.say(f"{views} views per film{chosen}")
     frozen.fill("val", [(0, name) for name in TAPS], "validation films through the frozen layers")
-    wanted = [(view, tap) for view in range(1, views + 1)] + [(view, "cut") for view in range(1, beside + 1)]
+    wanted = [(view, tap) for view in range(1, views + 1)] + [
+        (view, "cut") for view in range(1, beside + 1)
+    ]
     frozen.fill("train", wanted, f"{views} views of the training films through the frozen layers")
     return views
 
 
 def _write_config(
-    folder: Path, plan: "Plan", classes: Sequence[str], fingerprint: str, data_digest: str, parent: str, cores: int
+    folder: Path,
+    plan: "Plan",
+    classes: Sequence[str],
+    fingerprint: str,
+    data_digest: str,
+    parent: str,
+    cores: int,
 ) -> None:
     packages = ("torch", "torchvision", "timm", "openvino", "numpy", "pillow")
     content: dict[str, Any] = {
@@ -404,9 +501,12 @@ def _write_config(
         "starting_weights_sha256": parent,
         "argv": sys.argv,
         "cores": cores,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
     }
-    durable.write_json(folder / "config.json", content)
+    atomic.write_json(folder / "config.json", content)
 
 
 def _publish(
@@ -420,13 +520,15 @@ def _publish(
 ) -> None:
     """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
     import numpy as np
+    from lib.training.augmentation import read_film
 
-    from lib import calibration, checkpoints, export, report
-    from lib.augmentation import read_film
-    from lib.reading import thumbnail_of
+    from lib.images.reader import thumbnail_of
+    from lib.network import checkpoints, export
+    from lib.prediction import calibration
+    from lib.reports import figures
 
     folder = trainer.folder
-    report.curves(history, trainer.plan.phase, folder / "curves.png")
+    figures.curves(history, trainer.plan.phase, folder / "curves.png")
     best = checkpoints.load(trainer.best_path)
     trainer.network.load_state_dict(best.state)
     chosen = export.sample(val, export.AGREEMENT_FILMS)
@@ -435,14 +537,18 @@ def _publish(
 
     def calibrate(model: Path, logits: np.ndarray, features: np.ndarray) -> dict[str, Any]:
         thumbnails = np.stack([thumbnail_of(film) for film in films])
-        learnt, reference = calibration.calibrate(logits, targets, features, thumbnails, best.classes)
+        learnt, reference = calibration.calibrate(
+            logits, targets, features, thumbnails, best.classes
+        )
         reference.write(model)
         return asdict(learnt)
 
-    card = export.write_model(folder / "model", best, trainer.network, films, cores, taps, calibrate)
-    durable.copy_file(trainer.best_path, published)
-    durable.copy_folder(folder / "model", published.with_name("model"))
-    durable.write_json(
+    card = export.write_model(
+        folder / "model", best, trainer.network, films, cores, taps, calibrate
+    )
+    atomic.copy_file(trainer.best_path, published)
+    atomic.copy_folder(folder / "model", published.with_name("model"))
+    atomic.write_json(
         folder / "summary.json",
         {
             "fingerprint": fingerprint,
@@ -465,16 +571,18 @@ def _publish(
 
 def _publish_again(folder: Path, published: Path) -> None:
     """Make runs/best_<backbone>.pt and runs/model this run's again, unless they are that already or Phase B was built on it."""
-    from lib import checkpoints
+    from lib.network import checkpoints
 
     own, model = folder / published.name, published.with_name("model")
     if published.exists() and model.exists():
         mine, theirs = checkpoints.load(own), checkpoints.load(published)
-        if theirs.digest == mine.digest or (mine.phase == "a" and theirs.parent_digest == mine.digest):
+        if theirs.digest == mine.digest or (
+            mine.phase == "a" and theirs.parent_digest == mine.digest
+        ):
             return
-    durable.copy_file(own, published)
-    durable.copy_folder(folder / "model", model)
+    atomic.copy_file(own, published)
+    atomic.copy_folder(folder / "model", model)
 
 
 if __name__ == "__main__":
-    cli.run(train)
+    flags.run(train)

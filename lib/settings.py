@@ -5,11 +5,17 @@
 
 from pathlib import Path
 
-from lib.backbones import BACKBONES
-from lib.cli import Setting
+from lib.network.backbones import BACKBONES
+from lib.run.flags import Setting
 
-DATA_DIR = Setting("films, splits and caches live below this folder", env="DATA_DIR", default=Path("data"))
-RUNS_DIR = Setting("checkpoints, scores and predictions are written below this folder", env="RUNS_DIR", default=Path("runs"))
+DATA_DIR = Setting(
+    "films, splits and caches live below this folder", env="DATA_DIR", default=Path("data")
+)
+RUNS_DIR = Setting(
+    "checkpoints, scores and predictions are written below this folder",
+    env="RUNS_DIR",
+    default=Path("runs"),
+)
 DATASET = Setting(
     "where films come from: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom",
     env="DATASET",
@@ -28,9 +34,18 @@ WEIGHTS = Setting(
     default=None,
     placeholder="FILE",
 )
-SEED = Setting("start of every random choice; same seed, same result", at_least=0, below=2**32, env="SEED", default=0)
+SEED = Setting(
+    "start of every random choice; same seed, same result",
+    at_least=0,
+    below=2**32,
+    env="SEED",
+    default=0,
+)
 CPUS = Setting(
-    "cores to use; 0 takes what the container's quota and the affinity mask allow", at_least=0, env="CPUS", default=0
+    "cores to use; 0 takes what the container's quota and the affinity mask allow",
+    at_least=0,
+    env="CPUS",
+    default=0,
 )
 WORKERS = Setting(
     "threads that read films beside the computation; 0 means one per core; the result does not depend on it",
@@ -59,7 +74,11 @@ MAX_MEGAPIXELS = Setting(
     default=200.0,
 )
 FILE_TIMEOUT = Setting(
-    "seconds after which a file that cannot be decoded is given up", above=0, placeholder="X", env="FILE_TIMEOUT", default=20.0
+    "seconds after which a file that cannot be decoded is given up",
+    above=0,
+    placeholder="X",
+    env="FILE_TIMEOUT",
+    default=20.0,
 )
 CLUSTER = Setting(
     "do the expensive part on a Ray cluster: auto on one of its machines, ray://HEAD:10001 from elsewhere",

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate, ingest, predict_batch, split, train
-from lib import cli, phantom, settings
+from lib import settings
+from lib.dataset import synthetic
+from lib.run import flags
 
 REAL_FILMS = Path(__file__).resolve().parents[2] / "shared" / "xrays"
 ODD_FILES = Path(__file__).resolve().parents[2] / "shared" / "odd"
@@ -20,7 +22,9 @@ LITE0 = ["--backbone", "efficientnet_lite0"]
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _no_settings_from_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Neither the caller's environment nor a .env file may change what the tests see."""
     for setting in settings.SETTINGS:
         monkeypatch.delenv(setting.env, raising=False)
@@ -30,7 +34,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
 def run(job: ModuleType, *argv: object) -> int:
     """Run a job as its command line would, in this process."""
     function = getattr(job, job.__name__.rsplit(".", 1)[1])
-    return cli.execute(function, [str(word) for word in argv])
+    return flags.execute(function, [str(word) for word in argv])
 
 
 def dirs(root: Path) -> list[str]:
@@ -62,7 +66,7 @@ def make_films(tmp_path: Path) -> Callable[..., Path]:
 def phantom_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """75 generated films with their planted defects."""
     folder = tmp_path_factory.mktemp("phantom")
-    phantom.write_films(folder, 75, seed=3, threads=2)
+    synthetic.write_films(folder, 75, seed=3, threads=2)
     return folder
 
 
@@ -88,7 +92,17 @@ def chain(tmp_path_factory: pytest.TempPathFactory, ready: Path) -> Path:
 
 
 def predict(root: Path, source: Path, output: Path, *more: object) -> int:
-    return run(predict_batch, "--input", source, "--output", output, *LITE0, "--runs_dir", root / "runs", *more)
+    return run(
+        predict_batch,
+        "--input",
+        source,
+        "--output",
+        output,
+        *LITE0,
+        "--runs_dir",
+        root / "runs",
+        *more,
+    )
 
 
 needs_real_films = pytest.mark.skipif(

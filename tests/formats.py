@@ -1,7 +1,7 @@
 """The same film in every container and coding that is read."""
 
 import io
-import zlib  # noqa: F401  # before gdcm: see lib/dicom.py
+import zlib  # noqa: F401  # before gdcm: see lib/images/dicom.py
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,20 @@ def dicom(path: Path, film: Image.Image, bits: int = 12, **header: Any) -> Path:
     grey = np.asarray(film).astype(np.int64)
     pixels = np.asarray(header.pop("pixels", grey * 2 ** (bits - 8) if bits >= 8 else grey))
     data = Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid(entropy_srcs=[path.name])
+    data.SOPClassUID, data.SOPInstanceUID = (
+        ComputedRadiographyImageStorage,
+        generate_uid(entropy_srcs=[path.name]),
+    )
     data.PatientName, data.PatientID, data.StudyInstanceUID = "Secret^Name", "ID-4711", "1.2.3.4"
     data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", "PA"
     data.Rows, data.Columns = pixels.shape[:2]
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8 if bits <= 8 else 16, bits, bits - 1, 0
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = (
+        8 if bits <= 8 else 16,
+        bits,
+        bits - 1,
+        0,
+    )
     for name, value in header.items():
         if value is None:
             delattr(data, name)
@@ -113,7 +121,12 @@ def write_every_transfer_syntax(folder: Path, film: Image.Image) -> list[Path]:
         if not is_little:
             data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
         data.file_meta.TransferSyntaxUID = syntax
-        data.save_as(folder / name, implicit_vr=is_implicit, little_endian=is_little, enforce_file_format=True)
+        data.save_as(
+            folder / name,
+            implicit_vr=is_implicit,
+            little_endian=is_little,
+            enforce_file_format=True,
+        )
     for name, syntax in (("rle.dcm", RLELossless), ("jpeg-ls.dcm", JPEGLSLossless)):
         data = dcmread(plain)
         data.compress(syntax)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lib.backbones import BACKBONES
+from lib.network.backbones import BACKBONES
 from lib.settings import SETTINGS
 
 PROJECT = Path(__file__).resolve().parents[1]

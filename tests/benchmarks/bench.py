@@ -24,8 +24,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lib import cpu
-from lib.manifest import SplitRecord, read_split, write_rows
+from lib.dataset.manifest import SplitRecord, read_split, write_rows
+from lib.workers.cores import usable_cores, usable_memory
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
@@ -49,11 +49,27 @@ class Row:
     runs: dict[str, list[float]] = field(default_factory=dict)
 
 
-def at_least(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str, goal: float, inverse: bool = False) -> Row:
+def at_least(
+    name: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    unit: str,
+    goal: float,
+    inverse: bool = False,
+) -> Row:
     """A row whose ratio has to reach `goal`: ours / theirs, or theirs / ours for times (`inverse`)."""
     a, b = median(ours), median(theirs)
     ratio = b / a if inverse else a / b
-    return Row(name, a, b, unit, ratio, f"≥ {goal:g}", ratio >= goal, {"ours": list(ours), "theirs": list(theirs)})
+    return Row(
+        name,
+        a,
+        b,
+        unit,
+        ratio,
+        f"≥ {goal:g}",
+        ratio >= goal,
+        {"ours": list(ours), "theirs": list(theirs)},
+    )
 
 
 def at_most(name: str, ours: float, theirs: float, unit: str, goal: float) -> Row:
@@ -69,26 +85,55 @@ class Bench:
         self.films = films or (REAL_FILMS if REAL_FILMS.is_dir() else None)
         self.data, self.runs = work / "data", work / "runs"
         self.environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        for name in (*ALLOCATOR, "DATA_DIR", "RUNS_DIR", "BACKBONE", "CPUS", "WORKERS", "PRECISION", "CACHE_GB", "SEED"):
+        for name in (
+            *ALLOCATOR,
+            "DATA_DIR",
+            "RUNS_DIR",
+            "BACKBONE",
+            "CPUS",
+            "WORKERS",
+            "PRECISION",
+            "CACHE_GB",
+            "SEED",
+        ):
             self.environment.pop(name, None)
 
     def job(self, name: str, *argv: object, check: bool = True) -> float:
         """Run a job as make does; wall seconds of the whole process."""
         command = [sys.executable, "-m", f"jobs.{name}", *(str(word) for word in argv)]
         began = time.perf_counter()
-        done = subprocess.run(command, env={**self.environment, **ALLOCATOR}, cwd=self.work, capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            env={**self.environment, **ALLOCATOR},
+            cwd=self.work,
+            capture_output=True,
+            text=True,
+        )
         if check and done.returncode not in (0, 3):
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         return time.perf_counter() - began
 
     def script(self, module: str, *argv: object, ours: bool = False) -> dict[str, Any]:
         """Run a benchmark script and return what it measured."""
         out = self.work / "out.json"
-        command = [sys.executable, "-m", f"tests.benchmarks.{module}", *(str(word) for word in argv), "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            f"tests.benchmarks.{module}",
+            *(str(word) for word in argv),
+            "--out",
+            str(out),
+        ]
         environment = {**self.environment, **(ALLOCATOR if ours else {})}
-        done = subprocess.run(command, env=environment, cwd=self.work, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, cwd=self.work, capture_output=True, text=True
+        )
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         result: dict[str, Any] = json.loads(out.read_text())
         return result
 
@@ -102,7 +147,9 @@ class Bench:
         if not (self.runs / "model" / "model.json").exists():
             self.train(self.data, self.runs, [], [])
 
-    def train(self, data: Path, runs: Path, more_a: Sequence[object], more_b: Sequence[object]) -> float:
+    def train(
+        self, data: Path, runs: Path, more_a: Sequence[object], more_b: Sequence[object]
+    ) -> float:
         """Both phases from split.csv to runs/model with an empty cache; seconds."""
         shutil.rmtree(data / "cache" / "features", ignore_errors=True)
         shutil.rmtree(runs, ignore_errors=True)
@@ -125,17 +172,37 @@ class Bench:
             more = [["--seed", seed, "--epochs", count] for count in epochs]
             seconds["ours"].append(self.train(data, self.work / "runs_training", *more))
             scores["ours"].append(self.macro_f1(data, self.work / "runs_training"))
-            argv = ("--data", data, "--seed", seed, "--epochs_a", epochs[0], "--epochs_b", epochs[1])
+            argv = (
+                "--data",
+                data,
+                "--seed",
+                seed,
+                "--epochs_a",
+                epochs[0],
+                "--epochs_b",
+                epochs[1],
+            )
             plain = self.script("plain", "train", *argv)
             seconds["plain"].append(plain["seconds"])
             scores["plain"].append(plain["macro_f1"])
             print(f"  seed {seed}: {seconds}, macro-F1 {scores}", flush=True)
         films = sum(row.split == "train" for row in read_split(data))
-        name = f"training A+B, {films} films, {epochs[0]}+{epochs[1]} epochs, against the plain loop"
+        name = (
+            f"training A+B, {films} films, {epochs[0]}+{epochs[1]} epochs, against the plain loop"
+        )
         yield at_least(name, seconds["ours"], seconds["plain"], "s", 12, inverse=True)
         ours, plain_score = (sum(values) / len(values) for values in scores.values())
         gap = abs(ours - plain_score)
-        yield Row("… mean test macro-F1, difference", ours, plain_score, "F1", gap, "≤ 0.01", gap <= 0.01, scores)
+        yield Row(
+            "… mean test macro-F1, difference",
+            ours,
+            plain_score,
+            "F1",
+            gap,
+            "≤ 0.01",
+            gap <= 0.01,
+            scores,
+        )
 
     def prediction(self) -> Iterable[Row]:
         """Films per second by format: against the plain loop, timm's way, and decoding plus model."""
@@ -147,29 +214,84 @@ class Bench:
             for _ in range(1 if self.quick else 3):
                 for name in ("predict", "plain", "decode", "timm", "model"):
                     if name in ("plain", "timm"):
-                        argv = ("predict", "--data", folder, "--checkpoint", checkpoint, "--way", name)
+                        argv = (
+                            "predict",
+                            "--data",
+                            folder,
+                            "--checkpoint",
+                            checkpoint,
+                            "--way",
+                            name,
+                        )
                         result = self.script("plain", *argv)
                     else:
-                        result = self.script("ours", name, "--data", folder, "--model", self.runs / "model", ours=True)
+                        result = self.script(
+                            "ours",
+                            name,
+                            "--data",
+                            folder,
+                            "--model",
+                            self.runs / "model",
+                            ours=True,
+                        )
                     speeds.setdefault(name, []).append(result["films"] / result["seconds"])
-            yield at_least(f"prediction, {kind}, against the plain loop", speeds["predict"], speeds["plain"], "films/s", goal)
-            yield at_least(f"prediction, {kind}, against timm's way", speeds["predict"], speeds["timm"], "films/s", goal)
-            ceiling = [1 / (1 / a + 1 / b) for a, b in zip(speeds["decode"], speeds["model"], strict=True)]
-            yield at_least(f"prediction, {kind}, against its ceiling", speeds["predict"], ceiling, "films/s", 0.9)
+            yield at_least(
+                f"prediction, {kind}, against the plain loop",
+                speeds["predict"],
+                speeds["plain"],
+                "films/s",
+                goal,
+            )
+            yield at_least(
+                f"prediction, {kind}, against timm's way",
+                speeds["predict"],
+                speeds["timm"],
+                "films/s",
+                goal,
+            )
+            ceiling = [
+                1 / (1 / a + 1 / b) for a, b in zip(speeds["decode"], speeds["model"], strict=True)
+            ]
+            yield at_least(
+                f"prediction, {kind}, against its ceiling",
+                speeds["predict"],
+                ceiling,
+                "films/s",
+                0.9,
+            )
 
     def cold(self) -> Iterable[Row]:
         """One film from a cold process against the import of what others start from."""
         film = next((self.data / "test").rglob("*.*"))
         bare = "import torch, torchvision"
         if subprocess.run([sys.executable, "-c", bare], capture_output=True).returncode:
-            bare = "from lib.torchvision_import import torchvision"  # the bare import dies here (see there)
+            bare = "from lib.network.torchvision import torchvision"  # the bare import dies here (see there)
         ours, theirs = [], []
         for _ in range(3 if self.quick else 7):
-            ours.append(self.job("predict_batch", "--input", film, "--output", self.work / "one.csv", "--runs_dir", self.runs))
+            ours.append(
+                self.job(
+                    "predict_batch",
+                    "--input",
+                    film,
+                    "--output",
+                    self.work / "one.csv",
+                    "--runs_dir",
+                    self.runs,
+                )
+            )
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", bare], check=True, env=self.environment, cwd=self.work)
+            subprocess.run(
+                [sys.executable, "-c", bare], check=True, env=self.environment, cwd=self.work
+            )
             theirs.append(time.perf_counter() - began)
-        yield at_least("one film, cold, against importing torch and torchvision", ours, theirs, "s", 1, inverse=True)
+        yield at_least(
+            "one film, cold, against importing torch and torchvision",
+            ours,
+            theirs,
+            "s",
+            1,
+            inverse=True,
+        )
 
     def memory(self) -> Iterable[Row]:
         """Peak memory of predict_batch with fifty times the files."""
@@ -179,7 +301,12 @@ class Bench:
             folder = self.films_of("224 px JPEG", count)
             argv = ["--input", folder, "--output", self.work / "many.csv", "--runs_dir", self.runs]
             command = [sys.executable, "-m", "jobs.predict_batch", *(str(word) for word in argv)]
-            process = subprocess.Popen(command, env={**self.environment, **ALLOCATOR}, cwd=self.work, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command,
+                env={**self.environment, **ALLOCATOR},
+                cwd=self.work,
+                stdout=subprocess.DEVNULL,
+            )
             _, status, usage = os.wait4(process.pid, 0)
             if status:
                 raise RuntimeError(f"predict_batch ended with {os.waitstatus_to_exitcode(status)}")
@@ -191,13 +318,22 @@ class Bench:
         size, rounds = (100, 1) if self.quick else (400, 3)
         predict = [
             lambda n=n: self.script(
-                "ours", "predict", "--data", self.films_of("224 px JPEG", n), "--model", self.runs / "model", ours=True
+                "ours",
+                "predict",
+                "--data",
+                self.films_of("224 px JPEG", n),
+                "--model",
+                self.runs / "model",
+                ours=True,
             )["seconds"]
             for n in (4 * size, 8 * size, 16 * size)
         ]
         yield _growth_row("prediction", 4 * size, predict, rounds)
         folders = [self.folder_of(n) for n in (size, 2 * size, 4 * size)]
-        trainings = [lambda data=data: self.train(data, self.work / "runs_growth", *TWO_EPOCHS) for data in folders]
+        trainings = [
+            lambda data=data: self.train(data, self.work / "runs_growth", *TWO_EPOCHS)
+            for data in folders
+        ]
         yield _growth_row("training", size, trainings, rounds)
 
     def films_of(self, kind: str, count: int) -> Path:
@@ -219,7 +355,10 @@ class Bench:
                 if image.format == suffix and fits:
                     found.append(path.resolve())
         if len(found) < 8:
-            found = [_made(path, folder.parent / "made", kind, max(side, 224), suffix, mode) for path in self._some(24)]
+            found = [
+                _made(path, folder.parent / "made", kind, max(side, 224), suffix, mode)
+                for path in self._some(24)
+            ]
         folder.mkdir(parents=True)
         for number in range(count):
             source = found[number % len(found)]
@@ -238,14 +377,18 @@ class Bench:
         train = [row for row in rows if row.split == "train"]
         train = train[:: max(1, len(train) // films)] if films < len(train) else train
         chosen = [(row, "") for row in rows if row.split != "train"]
-        chosen += [(train[number % len(train)], f"{number // len(train)}_") for number in range(films)]
+        chosen += [
+            (train[number % len(train)], f"{number // len(train)}_") for number in range(films)
+        ]
         records = []
         for row, prefix in chosen:
             path = f"{row.label}/{prefix}{Path(row.path).name}"
             target = data / row.split / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to((self.data / row.file).resolve())
-            records.append(SplitRecord(path, row.label, row.split, prefix + row.group, "", row.sha256))
+            records.append(
+                SplitRecord(path, row.label, row.split, prefix + row.group, "", row.sha256)
+            )
         shutil.copytree(self.data / "cache" / "weights", data / "cache" / "weights")
         write_rows(data / "split.csv", records, SplitRecord)
         return data
@@ -263,7 +406,13 @@ def _made(path: Path, folder: Path, kind: str, side: int, suffix: str, mode: str
 def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], rounds: int) -> Row:
     times = [[run() for run in runs] for _ in range(rounds)]
     small, middle, large = (median(column) for column in zip(*times, strict=True))
-    row = at_most(f"growth of {what}, {size} → {2 * size} → {4 * size} films", (large - middle) / 2, middle - small, "s", 1.1)
+    row = at_most(
+        f"growth of {what}, {size} → {2 * size} → {4 * size} films",
+        (large - middle) / 2,
+        middle - small,
+        "s",
+        1.1,
+    )
     row.runs = {"seconds": [small, middle, large]}
     return row
 
@@ -281,10 +430,15 @@ def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "
         if not parts or part in parts:
             for row in getattr(bench, part)():
                 rows.append(row)
-                print(f"  {row.name}: {row.ours:.4g} and {row.theirs:.4g} {row.unit}, ratio {row.ratio:.3g}", flush=True)
+                print(
+                    f"  {row.name}: {row.ours:.4g} and {row.theirs:.4g} {row.unit}, ratio {row.ratio:.3g}",
+                    flush=True,
+                )
     shutil.rmtree(work / "runs_training", ignore_errors=True)
     _show(rows, quick)
-    (target / "bench.json").write_text(json.dumps({**_machine(quick), "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    (target / "bench.json").write_text(
+        json.dumps({**_machine(quick), "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
+    )
     _draw(rows, target / "bench.png")
     print(f"written: {target / 'bench.json'}, {target / 'bench.png'}")
 
@@ -303,18 +457,31 @@ def _machine(quick: bool) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "quick": quick,
         "cpu": model,
-        "cores": cpu.usable_cores(),
-        "memory_gb": round(cpu.usable_memory() / 1e9, 1),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "cores": usable_cores(),
+        "memory_gb": round(usable_memory() / 1e9, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
     }
 
 
 def _show(rows: Sequence[Row], quick: bool) -> None:
-    table = Table(title="quick: too few films and epochs for the goals of training" if quick else None, title_justify="left")
+    table = Table(
+        title="quick: too few films and epochs for the goals of training" if quick else None,
+        title_justify="left",
+    )
     for column in ("", "jobs", "other", "unit", "ratio", "goal", ""):
         table.add_column(column, justify="left" if not column else "right", overflow="fold")
     for row in rows:
-        cells = (row.name, f"{row.ours:.4g}", f"{row.theirs:.4g}", row.unit, f"{row.ratio:.3g}", row.goal)
+        cells = (
+            row.name,
+            f"{row.ours:.4g}",
+            f"{row.theirs:.4g}",
+            row.unit,
+            f"{row.ratio:.3g}",
+            row.goal,
+        )
         table.add_row(*cells, "met" if row.met else "not met")
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
@@ -328,7 +495,11 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(10, 0.45 * len(shown) + 1.2), layout="constrained")
     axes = figure.subplots()
     places = range(len(shown), 0, -1)
-    axes.barh(places, [row.ratio for row in shown], color=["#2b6cb0" if row.met else "#c05621" for row in shown])
+    axes.barh(
+        places,
+        [row.ratio for row in shown],
+        color=["#2b6cb0" if row.met else "#c05621" for row in shown],
+    )
     for place, row in zip(places, shown, strict=True):
         goal = float(row.goal[2:])
         axes.plot([goal, goal], [place - 0.4, place + 0.4], color="#1a202c")

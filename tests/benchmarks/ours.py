@@ -11,20 +11,24 @@ from typing import Any
 
 import fire
 
-from lib import cpu
-from lib.inference import Predictor
-from lib.parallel import map_ordered
-from lib.radiograph import read_grey
+from lib.images.decode import read_grey
+from lib.network.graph import Predictor
+from lib.workers.cores import usable_cores
+from lib.workers.threads import map_ordered
 
 
-def _measure(data: str, out: str, model: str, piece: Callable[[Predictor, list[Path]], Iterable[Any]]) -> None:
+def _measure(
+    data: str, out: str, model: str, piece: Callable[[Predictor, list[Path]], Iterable[Any]]
+) -> None:
     files = sorted(Path(data).rglob("*.*"))
-    cores = cpu.usable_cores()
+    cores = usable_cores()
     predictor = Predictor(Path(model), "auto", cores, cores)
     began = time.perf_counter()
     films = sum(1 for _ in piece(predictor, files))
     seconds = time.perf_counter() - began
-    Path(out).write_text(json.dumps({"seconds": seconds, "films": films, "precision": predictor.precision}))
+    Path(out).write_text(
+        json.dumps({"seconds": seconds, "films": films, "precision": predictor.precision})
+    )
 
 
 def predict(data: str, out: str, model: str) -> None:
@@ -38,7 +42,9 @@ def decode(data: str, out: str, model: str) -> None:
         data,
         out,
         model,
-        lambda predictor, files: map_ordered(lambda path: read_grey(path, predictor.card.input_side), files, predictor.readers),
+        lambda predictor, files: map_ordered(
+            lambda path: read_grey(path, predictor.card.input_side), files, predictor.readers
+        ),
     )
 
 

@@ -17,9 +17,9 @@ from sklearn.metrics import f1_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lib import backbones, checkpoints
-from lib.backbones import BACKBONES
-from lib.torchvision_import import torchvision
+from lib.network import backbones, checkpoints
+from lib.network.backbones import BACKBONES
+from lib.network.torchvision import torchvision
 
 transforms = torchvision.transforms.v2
 ROW = BACKBONES["efficientnet_lite0"]
@@ -47,7 +47,9 @@ def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int =
     began = time.perf_counter()
     torch.manual_seed(seed)
     folders = {
-        name: torchvision.datasets.ImageFolder(str(Path(data) / name), _plain_transform(augmented=name == "train"))
+        name: torchvision.datasets.ImageFolder(
+            str(Path(data) / name), _plain_transform(augmented=name == "train")
+        )
         for name in ("train", "val", "test")
     }
     loaders = {
@@ -86,7 +88,10 @@ def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int =
             answers, labels = _answers(model, loaders["val"])
             accuracy = float((answers == labels).mean())
             if accuracy > best:
-                best, best_state = accuracy, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                best, best_state = (
+                    accuracy,
+                    {name: tensor.clone() for name, tensor in model.state_dict().items()},
+                )
     model.load_state_dict(best_state)
     torch.save(best_state, Path(out).with_suffix(".pt"))
     seconds = time.perf_counter() - began
@@ -107,7 +112,10 @@ class Folder(Dataset):
     """The files of a folder, as every tutorial on inference writes it."""
 
     def __init__(self, folder: str, transform: Any) -> None:
-        self.files, self.transform = sorted(path for path in Path(folder).rglob("*") if path.is_file()), transform
+        self.files, self.transform = (
+            sorted(path for path in Path(folder).rglob("*") if path.is_file()),
+            transform,
+        )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -123,7 +131,9 @@ def predict(data: str, checkpoint: str, out: str, way: str = "plain") -> None:
         import timm
 
         model = timm.create_model(ROW.architecture, num_classes=len(content.classes)).eval()
-        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+        transform = timm.data.create_transform(
+            **timm.data.resolve_model_data_config(model), is_training=False
+        )
     else:
         model = backbones.build(ROW, len(content.classes))
         model.load_state_dict(content.state)

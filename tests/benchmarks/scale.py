@@ -20,11 +20,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lib.batch import FILMS_PER_CHUNK
-from lib.cluster import Cluster
-from lib.journal import Journal
-from lib.reading import Stamp
-from lib.tables import table_of
+from lib.images.reader import Stamp
+from lib.prediction.classify import FILMS_PER_CHUNK
+from lib.storage.journal import Journal
+from lib.storage.tables import table_of
+from lib.workers.ray import Cluster
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
@@ -66,7 +66,9 @@ def journal(films: int) -> Measured:
 class Nothing:
     """A worker that answers as many films as it is given, at once."""
 
-    def __call__(self) -> Callable[[Sequence[tuple[int, str, None]]], list[tuple[int, dict[str, str]]]]:
+    def __call__(
+        self,
+    ) -> Callable[[Sequence[tuple[int, str, None]]], list[tuple[int, dict[str, str]]]]:
         row = dict.fromkeys(COLUMNS, "0.333333")
         return lambda films: [(number, row) for number, _, _ in films]
 
@@ -74,13 +76,20 @@ class Nothing:
 def pipeline(films: int) -> Measured:
     """The head's part: chunks of film names through Ray Data and back. Memory is that of the actor that runs it."""
     with Cluster("auto") as cluster:
-        pieces = (range(begin, min(begin + FILMS_PER_CHUNK, films)) for begin in range(0, films, FILMS_PER_CHUNK))
+        pieces = (
+            range(begin, min(begin + FILMS_PER_CHUNK, films))
+            for begin in range(0, films, FILMS_PER_CHUNK)
+        )
         chunks = ([(number, name_of(number), None) for number in piece] for piece in pieces)
         memory, first, done = 0, 0.0, 0
         for answers in cluster.map(Nothing(), chunks):
             first = first or time.perf_counter()
             done += len(answers)
-            memory = max(memory, _memory_of("ray::_Pipeline")) if done % (64 * FILMS_PER_CHUNK) == 0 else memory
+            memory = (
+                max(memory, _memory_of("ray::_Pipeline"))
+                if done % (64 * FILMS_PER_CHUNK) == 0
+                else memory
+            )
         assert done == films
         return {"memory": memory, "seconds": time.perf_counter() - first}
 
@@ -107,17 +116,35 @@ def _measure(part: str, sizes: Sequence[int]) -> dict[int, Measured]:
     return found
 
 
-def report(films: int = 10_000_000, nodes: int = 50, cores: int = 16, rate: float = 120.0, largest: int = 2_000_000) -> None:
+def report(
+    films: int = 10_000_000,
+    nodes: int = 50,
+    cores: int = 16,
+    rate: float = 120.0,
+    largest: int = 2_000_000,
+) -> None:
     """Measure up to `largest`, foretell `films` on `nodes` of `cores`, each of which answers `rate` films per second.
 
     Needs a Ray cluster on this machine for the head's part: ray start --head.
     """
     sizes = [largest // 8, largest // 4, largest // 2, largest]
-    grid = Table(title="per part: measured, and foretold from the three smaller sizes", title_justify="left")
-    for column in ("part", "quantity", *(f"{size:,} films" for size in sizes), "foretold", "off by", f"{films:,} films"):
+    grid = Table(
+        title="per part: measured, and foretold from the three smaller sizes", title_justify="left"
+    )
+    for column in (
+        "part",
+        "quantity",
+        *(f"{size:,} films" for size in sizes),
+        "foretold",
+        "off by",
+        f"{films:,} films",
+    ):
         grid.add_column(column, justify="right")
     foretold = {}
-    for part, quantities in (("journal", ("memory", "seconds", "publish", "disk")), ("pipeline", ("memory", "seconds"))):
+    for part, quantities in (
+        ("journal", ("memory", "seconds", "publish", "disk")),
+        ("pipeline", ("memory", "seconds")),
+    ):
         found = _measure(part, sizes)
         for quantity in quantities:
             values = [found[size][quantity] for size in sizes]
@@ -133,13 +160,21 @@ def report(films: int = 10_000_000, nodes: int = 50, cores: int = 16, rate: floa
             )
     Console(width=170).print(grid)
     need = nodes * cores * rate
-    print(f"{nodes} nodes of {cores} cores answer {need:,.0f} films/s, {need / FILMS_PER_CHUNK:.0f} chunks/s")
-    print(f"{films:,} films take them {films / need / 60:.1f} minutes, where nothing else is the limit")
+    print(
+        f"{nodes} nodes of {cores} cores answer {need:,.0f} films/s, {need / FILMS_PER_CHUNK:.0f} chunks/s"
+    )
+    print(
+        f"{films:,} films take them {films / need / 60:.1f} minutes, where nothing else is the limit"
+    )
     for part, limit in (
         ("journal", films / foretold["journal", "seconds"]),
         ("pipeline", films / foretold["pipeline", "seconds"]),
     ):
-        word = "keeps up" if limit > need else f"is the limit, from {limit / rate / cores:.0f} such nodes on"
+        word = (
+            "keeps up"
+            if limit > need
+            else f"is the limit, from {limit / rate / cores:.0f} such nodes on"
+        )
         print(f"the {part} takes {limit:,.0f} films/s on this machine: it {word}")
 
 

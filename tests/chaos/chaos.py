@@ -25,16 +25,34 @@ from pathlib import Path
 import fire
 import torch
 
-from lib import console, phantom
-from lib.names import from_cell
+from lib.dataset import synthetic
+from lib.run import console
+from lib.storage.cells import from_cell
 from tests.conftest import environment
 
 FILMS = 90
 LITE0 = ["--backbone", "efficientnet_lite0"]
 # Exit codes that a fault may cause; the negative ones where a signal came before the job could mind it.
-TAKES_UP = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT, 1, 75}
+TAKES_UP = {
+    -signal.SIGKILL,
+    -signal.SIGTERM,
+    -signal.SIGINT,
+    128 + signal.SIGTERM,
+    128 + signal.SIGINT,
+    1,
+    75,
+}
 DONE = (0, 3)
-KINDS = ("kill", "sigterm", "sigint", "death_of_a_process", "full_disk", "little_memory", "clock_jump", "second_copy")
+KINDS = (
+    "kill",
+    "sigterm",
+    "sigint",
+    "death_of_a_process",
+    "full_disk",
+    "little_memory",
+    "clock_jump",
+    "second_copy",
+)
 MOST_RUNS = 12  # of one job in one round
 
 
@@ -48,7 +66,10 @@ class Project:
     durations: dict[str, float] = field(default_factory=dict)
 
     def commands(self) -> dict[str, list[str]]:
-        data, runs = ["--data_dir", str(self.root / "data")], ["--runs_dir", str(self.root / "runs")]
+        data, runs = (
+            ["--data_dir", str(self.root / "data")],
+            ["--runs_dir", str(self.root / "runs")],
+        )
         both = [*data, *runs]
         table = str(self.root / "out" / "today.csv")
         return {
@@ -57,25 +78,44 @@ class Project:
             "train a": ["train", "--phase", "a", "--epochs", "3", "--views", "3", *LITE0, *both],
             "train b": ["train", "--phase", "b", "--epochs", "3", "--views", "3", *LITE0, *both],
             "evaluate": ["evaluate", *both],
-            "predict_batch": ["predict_batch", "--input", str(self.inbox), "--output", table, *runs],
+            "predict_batch": [
+                "predict_batch",
+                "--input",
+                str(self.inbox),
+                "--output",
+                table,
+                *runs,
+            ],
         }
 
     def start(self, job: str, *wrapper: str) -> "subprocess.Popen[bytes]":
         name, *argv = self.commands()[job]
         log = open(self.root / "log.txt", "ab")  # noqa: SIM115
         command = [*wrapper, sys.executable, "-m", f"jobs.{name}", *argv]
-        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
 
     def left(self, job: str) -> dict[str, str]:
         """Digests of what a job must leave, the same however often it was disturbed."""
         data, runs = self.root / "data", self.root / "runs"
         files = {
             "ingest": [data / "raw" / "manifest.csv", *(data / "raw").glob("*/*")],
-            "split": [data / "split.csv", *(path for name in ("train", "val", "test") for path in (data / name).glob("*/*"))],
-            "train a": [runs / "phase_a" / name for name in ("history.csv", "best_efficientnet_lite0.pt")],
-            "train b": [runs / "phase_b" / name for name in ("history.csv", "best_efficientnet_lite0.pt")]
+            "split": [
+                data / "split.csv",
+                *(path for name in ("train", "val", "test") for path in (data / name).glob("*/*")),
+            ],
+            "train a": [
+                runs / "phase_a" / name for name in ("history.csv", "best_efficientnet_lite0.pt")
+            ],
+            "train b": [
+                runs / "phase_b" / name for name in ("history.csv", "best_efficientnet_lite0.pt")
+            ]
             + [runs / "best_efficientnet_lite0.pt", runs / "model" / "fp32.bin"],
-            "evaluate": [runs / "evaluation" / name for name in ("predictions.csv", "baselines.csv", "metrics.json")],
+            "evaluate": [
+                runs / "evaluation" / name
+                for name in ("predictions.csv", "baselines.csv", "metrics.json")
+            ],
             "predict_batch": [self.root / "out" / "today.csv"],
         }[job]
         return {path.relative_to(self.root).as_posix(): _digest(path) for path in files}
@@ -86,7 +126,9 @@ def _digest(path: Path) -> str:
         return "missing"
     if path.suffix == ".pt":  # zip archives hold times; what counts are the tensors
         state = torch.load(path, weights_only=True)["state"]
-        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in state.values())).hexdigest()
+        return hashlib.sha256(
+            b"".join(tensor.numpy().tobytes() for tensor in state.values())
+        ).hexdigest()
     if path.name == "history.csv":  # without the seconds that an epoch took
         rows = list(csv.DictReader(path.read_text().splitlines()))
         return hashlib.sha256(
@@ -138,7 +180,9 @@ class Faults:
         free = shutil.disk_usage(self.project.root).free
         ballast = self.project.root / "ballast"
         with open(ballast, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(free - self.dice.choice([0, 4096, 100_000, 1_000_000]), 1))
+            os.posix_fallocate(
+                file.fileno(), 0, max(free - self.dice.choice([0, 4096, 100_000, 1_000_000]), 1)
+            )
         try:
             return self.project.start(job).wait(300)
         finally:
@@ -149,7 +193,9 @@ class Faults:
         group = _memory_group(self.dice.choice([60, 120, 250, 400]) * 2**20)
         if group is None:
             return None
-        process = self.project.start(job, "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+        process = self.project.start(
+            job, "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"
+        )
         code = process.wait(300)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -184,7 +230,10 @@ def _session(leader: int) -> list[int]:
 
 def _memory_group(limit: int) -> Path | None:
     name = f"cxr-chaos-{os.getpid()}-{time.monotonic_ns()}"
-    for parent, file in ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max")):
+    for parent, file in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
         with suppress(OSError):
             group = parent / name
             group.mkdir()
@@ -201,22 +250,45 @@ def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
     calm = Project(parent / "calm", parent / "films", parent / "inbox")
     _make_films(calm, seed)
     wanted = _undisturbed(calm)
-    console.say("undisturbed: " + ", ".join(f"{job} {seconds:.1f} s" for job, seconds in calm.durations.items()))
+    console.say(
+        "undisturbed: "
+        + ", ".join(f"{job} {seconds:.1f} s" for job, seconds in calm.durations.items())
+    )
     found = Findings()
     for number in range(rounds):
-        _round(number, Project(parent / f"round{number}", calm.films, calm.inbox, calm.durations), wanted, seed, found)
-        expected, seen = (_rows(folder / "out" / "today.csv") for folder in (calm.root, parent / f"round{number}"))
-        found.expected, found.rows = found.expected + len(expected), found.rows + len(set(expected) & set(seen))
-        console.say(f"round {number}: {found.injected.total()} faults so far, {len(found.differences)} differences")
+        _round(
+            number,
+            Project(parent / f"round{number}", calm.films, calm.inbox, calm.durations),
+            wanted,
+            seed,
+            found,
+        )
+        expected, seen = (
+            _rows(folder / "out" / "today.csv") for folder in (calm.root, parent / f"round{number}")
+        )
+        found.expected, found.rows = (
+            found.expected + len(expected),
+            found.rows + len(set(expected) & set(seen)),
+        )
+        console.say(
+            f"round {number}: {found.injected.total()} faults so far, {len(found.differences)} differences"
+        )
     console.table("faults injected", ("fault", "times"), sorted(found.injected.items()))
-    console.say("exit codes of disturbed runs: " + ", ".join(f"{code}: {n}" for code, n in sorted(found.codes.items())))
-    console.say(f"rows expected {found.expected}, found {found.rows}, lost {found.expected - found.rows}")
+    console.say(
+        "exit codes of disturbed runs: "
+        + ", ".join(f"{code}: {n}" for code, n in sorted(found.codes.items()))
+    )
+    console.say(
+        f"rows expected {found.expected}, found {found.rows}, lost {found.expected - found.rows}"
+    )
     for difference in found.differences:
         console.fail(difference)
     for number in range(rounds):
         if os.path.ismount(parent / f"round{number}") and not found.differences:
             subprocess.run(["umount", "-l", parent / f"round{number}"], check=True)
-    console.say(f"logs: {parent}" if found.differences else "everything is as the undisturbed chain left it")
+    console.say(
+        f"logs: {parent}" if found.differences else "everything is as the undisturbed chain left it"
+    )
     sys.exit(1 if found.differences else 0)
 
 
@@ -232,7 +304,7 @@ class Findings:
 
 
 def _make_films(project: Project, seed: int) -> None:
-    phantom.write_films(project.films, FILMS, seed=seed, threads=2)
+    synthetic.write_films(project.films, FILMS, seed=seed, threads=2)
     project.inbox.mkdir()
     pictures = sorted(path for path in project.films.rglob("*") if path.is_file())
     for copy in range(10):
@@ -251,7 +323,9 @@ def _undisturbed(project: Project) -> dict[str, dict[str, str]]:
     return {job: project.left(job) for job in project.commands()}
 
 
-def _round(number: int, project: Project, wanted: dict[str, dict[str, str]], seed: int, found: Findings) -> None:
+def _round(
+    number: int, project: Project, wanted: dict[str, dict[str, str]], seed: int, found: Findings
+) -> None:
     dice = random.Random(f"{seed} {number}")
     project.root.mkdir()
     if os.getuid() == 0:  # a small file system of its own, to fill it up
@@ -275,12 +349,16 @@ def _round(number: int, project: Project, wanted: dict[str, dict[str, str]], see
         else:
             found.differences.append(f"round {number}, {job}: does not end any more, exit {code}")
         left = project.left(job)
-        changed = [path for path in {*wanted[job], *left} if wanted[job].get(path) != left.get(path)]
+        changed = [
+            path for path in {*wanted[job], *left} if wanted[job].get(path) != left.get(path)
+        ]
         found.differences += [f"round {number}, {job}: {path} differs" for path in changed]
     for path in (*project.root.rglob(".*.partial"), *project.root.rglob(".*.journal")):
         found.differences.append(f"round {number}: {path} is left over")
     log = (project.root / "log.txt").read_text(errors="replace")
-    if any("resource_tracker" not in trace[:200] for trace in log.split("Traceback")[1:]):  # Python's own, when killed
+    if any(
+        "resource_tracker" not in trace[:200] for trace in log.split("Traceback")[1:]
+    ):  # Python's own, when killed
         found.differences.append(f"round {number}: a traceback in the log")
 
 
@@ -288,14 +366,17 @@ def long(films: int = 100_000, seconds: float = 8.0, seed: int = 0, folder: str 
     """Classify `films` files once undisturbed, once killed about every `seconds`; exit 1 unless both tables are equal."""
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-long-"))
     project = Project(parent, parent / "films", parent / "inbox")
-    phantom.write_films(project.films, FILMS, seed=seed, threads=2)
+    synthetic.write_films(project.films, FILMS, seed=seed, threads=2)
     for job in list(project.commands())[:4]:
         if project.start(job).wait(600) not in DONE:
             sys.exit(f"{job} failed: see {parent / 'log.txt'}")
     pictures = sorted(path for path in project.films.rglob("*") if path.is_file())
     project.inbox.mkdir()
     for number in range(films):
-        os.link(pictures[number % len(pictures)], project.inbox / f"{number:06}{pictures[number % len(pictures)].suffix}")
+        os.link(
+            pictures[number % len(pictures)],
+            project.inbox / f"{number:06}{pictures[number % len(pictures)].suffix}",
+        )
     dice, kills, table = random.Random(seed), 0, parent / "out" / "today.csv"
     began = time.monotonic()
     while True:
@@ -315,7 +396,9 @@ def long(films: int = 100_000, seconds: float = 8.0, seed: int = 0, folder: str 
     rows = _rows(parent / "disturbed.csv")
     is_equal = table.read_bytes() == (parent / "disturbed.csv").read_bytes()
     console.say(f"{films} files, {kills} kills, {disturbed:.0f} s; undisturbed {calm:.0f} s")
-    console.say(f"rows expected {films}, found {len(rows)}, tables {'equal' if is_equal else 'differ'}: {parent}")
+    console.say(
+        f"rows expected {films}, found {len(rows)}, tables {'equal' if is_equal else 'differ'}: {parent}"
+    )
     sys.exit(0 if is_equal and len(rows) == films else 1)
 
 

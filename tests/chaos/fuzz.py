@@ -18,15 +18,23 @@ from pathlib import Path
 
 import fire
 
-from lib import console
-from lib.errors import UnreadableFilmError
-from lib.isolation import MEMORY, map_isolated
-from lib.radiograph import MAX_PIXELS, measure
-from lib.reading import Reader
+from lib.images.decode import MAX_PIXELS, measure
+from lib.images.reader import Reader
+from lib.run import console
+from lib.run.errors import UnreadableFilmError
+from lib.workers.processes import MEMORY, map_isolated
 from tests.formats import write_every_format
 
 SECONDS = 5.0
-_EXTREMES = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\1", b"\1\0\0\0", b"\xff\xff\0\0"]
+_EXTREMES = [
+    b"\0" * 4,
+    b"\xff" * 4,
+    b"\x7f\xff\xff\xff",
+    b"\x80\0\0\0",
+    b"\0\0\0\1",
+    b"\1\0\0\0",
+    b"\xff\xff\0\0",
+]
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,9 @@ def run(inputs: int = 50_000, seed: int = 0) -> None:
         write_every_format(Path(folder))
         corpus = len(list(Path(folder).iterdir()))
         numbers = range(seed * 10**9, seed * 10**9 + inputs)
-        outcomes = map_isolated(partial(attempt, folder=Path(folder)), _lost, numbers, 2, 4 * SECONDS)
+        outcomes = map_isolated(
+            partial(attempt, folder=Path(folder)), _lost, numbers, 2, 4 * SECONDS
+        )
         results: Counter[str] = Counter()
         slowest, most = Outcome(0, "", ""), 0
         bad = []
@@ -113,10 +123,17 @@ def run(inputs: int = 50_000, seed: int = 0) -> None:
             results[outcome.result] += 1
             slowest = max(slowest, outcome, key=lambda one: one.seconds)
             most = max(most, outcome.memory)
-            is_contained = outcome.result.startswith("reading it crashed")  # in C code that is not ours; its process died alone
-            if not (is_contained or outcome.result in ("film", "refused")) or outcome.seconds > SECONDS:
+            is_contained = outcome.result.startswith(
+                "reading it crashed"
+            )  # in C code that is not ours; its process died alone
+            if (
+                not (is_contained or outcome.result in ("film", "refused"))
+                or outcome.seconds > SECONDS
+            ):
                 bad.append(outcome)
-    console.table(f"{inputs} inputs from {corpus} formats", ("result", "times"), results.most_common())
+    console.table(
+        f"{inputs} inputs from {corpus} formats", ("result", "times"), results.most_common()
+    )
     console.say(f"slowest: {slowest.seconds:.2f} s ({slowest.kind})")
     console.say(f"most memory of a process: {most / 2**20:.0f} MiB of {MEMORY / 2**20:.0f}")
     for outcome in bad[:20]:

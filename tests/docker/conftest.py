@@ -17,7 +17,12 @@ IMAGE = os.environ.get("IMAGE", "cxr-jobs:local")
 
 def _engine_answers() -> bool:
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["docker", "info"], capture_output=True, timeout=20, check=False
+            ).returncode
+            == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -54,7 +59,11 @@ class Compose:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DATA", "RUNS"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("KAGGLE", "DATA", "RUNS"))
+        }
         return {
             **kept,
             "UID": str(CALLER),
@@ -69,7 +78,14 @@ class Compose:
 
     def __call__(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         variables = {**self.environment, **environment}
-        return subprocess.run([*self.command, *words], env=variables, capture_output=True, text=True, check=False, timeout=600)
+        return subprocess.run(
+            [*self.command, *words],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
 
     def run(self, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """`docker compose run --rm WORDS`."""
@@ -86,7 +102,9 @@ def compose(
         (folder / name).mkdir()
         if os.getuid() == 0:
             os.chown(folder / name, CALLER, CALLER)
-    return Compose(("docker", "compose", "-f", docker_compose_file, "-p", docker_compose_project_name), folder)
+    return Compose(
+        ("docker", "compose", "-f", docker_compose_file, "-p", docker_compose_project_name), folder
+    )
 
 
 @pytest.fixture

@@ -39,11 +39,26 @@ class Nodes:
         assert done.returncode == 0, done.stderr
 
     def start_predict(self, table: str, *more: str) -> "subprocess.Popen[str]":
-        impatient = ["-e", "RAY_CLIENT_RECONNECT_GRACE_PERIOD=2"]  # seconds that Ray waits for a head that was lost
-        words = ["run", "--rm", *impatient, "cluster_predict", "--input", "/films", "--output", f"runs/{table}", *more]
+        impatient = [
+            "-e",
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD=2",
+        ]  # seconds that Ray waits for a head that was lost
+        words = [
+            "run",
+            "--rm",
+            *impatient,
+            "cluster_predict",
+            "--input",
+            "/films",
+            "--output",
+            f"runs/{table}",
+            *more,
+        ]
         variables = {**self.compose.environment, "FILMS": str(self.films)}
         command = [*self.compose.command, *words]
-        return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def wait_for_rows(self, table: str, count: int, job: "subprocess.Popen[str]") -> None:
         """Wait until the journal of a table holds `count` rows, while its job runs."""
@@ -84,7 +99,9 @@ def nodes(chain: Compose, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def alone(nodes: Nodes) -> str:
     """Digest of the table that one machine writes."""
     mount = f"{nodes.films}:/films:ro"
-    done = nodes.compose.run("-v", mount, "predict_batch", "--input", "/films", "--output", "runs/alone.csv")
+    done = nodes.compose.run(
+        "-v", mount, "predict_batch", "--input", "/films", "--output", "runs/alone.csv"
+    )
     assert done.returncode == 3, done.stderr
     return nodes.digest("alone.csv")
 
@@ -120,7 +137,9 @@ def test_when_the_head_dies_the_same_command_goes_on(nodes: Nodes, alone: str) -
     assert nodes.digest("headless.csv") == alone
 
 
-def test_a_training_whose_films_went_through_the_cluster_ends_with_the_same_weights(nodes: Nodes) -> None:
+def test_a_training_whose_films_went_through_the_cluster_ends_with_the_same_weights(
+    nodes: Nodes,
+) -> None:
     folder = nodes.compose.folder
     summary = json.loads((folder / "runs/phase_a/summary.json").read_text())
     cache = folder / "data/cache/features"
@@ -130,7 +149,10 @@ def test_a_training_whose_films_went_through_the_cluster_ends_with_the_same_weig
         path.unlink()
     done = nodes("run", "--rm", "cluster_train", "--phase", "a", "--epochs", "1", "--restart")
     assert done.returncode == 0, done.stderr
-    assert json.loads((folder / "runs/phase_a/summary.json").read_text())["weights_sha256"] == summary["weights_sha256"]
+    assert (
+        json.loads((folder / "runs/phase_a/summary.json").read_text())["weights_sha256"]
+        == summary["weights_sha256"]
+    )
     assert {path.name: path.read_bytes() for path in cache.glob("*/*.f16")} == filled
 
 
@@ -151,19 +173,39 @@ def test_films_that_the_nodes_do_not_see_are_refused_before_any_work(nodes: Node
 
 
 def test_more_cores_than_any_node_has_are_refused_instead_of_waited_for(nodes: Nodes) -> None:
-    done = nodes("run", "--rm", "cluster_predict", "--input", "/films", "--output", "runs/no.csv", "--cpus", "2")
+    done = nodes(
+        "run",
+        "--rm",
+        "cluster_predict",
+        "--input",
+        "/films",
+        "--output",
+        "runs/no.csv",
+        "--cpus",
+        "2",
+    )
     assert done.returncode == 1
     assert "--cpus 2: no node of the cluster has so many cores, the largest has 1" in done.stderr
 
 
 def test_without_ray_the_job_says_where_it_is(nodes: Nodes) -> None:
-    done = nodes.compose.run("predict_batch", "--input", "data", "--output", "runs/no.csv", "--cluster", "auto")
+    done = nodes.compose.run(
+        "predict_batch", "--input", "data", "--output", "runs/no.csv", "--cluster", "auto"
+    )
     assert done.returncode == 1
     assert "--cluster needs Ray, which is not installed here" in done.stderr
 
 
 def test_parquet_says_what_it_needs_and_works_alone_in_the_image_that_has_it(nodes: Nodes) -> None:
-    words = ("-v", f"{nodes.films}:/films:ro", "predict_batch", "--input", "/films/broken.png", "--output", "runs/x.parquet")
+    words = (
+        "-v",
+        f"{nodes.films}:/films:ro",
+        "predict_batch",
+        "--input",
+        "/films/broken.png",
+        "--output",
+        "runs/x.parquet",
+    )
     done = nodes.compose.run(*words)
     assert done.returncode == 1
     assert "Parquet needs pyarrow" in done.stderr
@@ -184,5 +226,9 @@ def test_nodes_have_no_rights_and_no_way_out(nodes: Nodes) -> None:
         ["docker", "network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={nodes.compose.command[-1]}"],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    inspected = json.loads(subprocess.run(["docker", "network", "inspect", *network], capture_output=True, check=True).stdout)
+    inspected = json.loads(
+        subprocess.run(
+            ["docker", "network", "inspect", *network], capture_output=True, check=True
+        ).stdout
+    )
     assert [one["Internal"] for one in inspected if one["Name"].endswith("_cluster")] == [True]

@@ -37,7 +37,12 @@ def test_the_chain_leaves_its_results(chain: Compose) -> None:
 
 
 def test_every_file_belongs_to_the_caller(chain: Compose) -> None:
-    strangers = [path for name in ("data", "runs") for path in (chain.folder / name).rglob("*") if path.stat().st_uid != CALLER]
+    strangers = [
+        path
+        for name in ("data", "runs")
+        for path in (chain.folder / name).rglob("*")
+        if path.stat().st_uid != CALLER
+    ]
     assert strangers == []
 
 
@@ -51,7 +56,15 @@ def test_a_folder_of_films_becomes_a_csv_and_a_broken_one_a_row(chain: Compose) 
     inbox = chain.folder / "inbox"
     film(inbox / "good.png", side=200)
     (inbox / "broken.jpg").write_text("no film")
-    done = chain.run("-v", f"{inbox}:/input:ro", "predict_batch", "--input", "/input", "--output", "runs/predictions/x.csv")
+    done = chain.run(
+        "-v",
+        f"{inbox}:/input:ro",
+        "predict_batch",
+        "--input",
+        "/input",
+        "--output",
+        "runs/predictions/x.csv",
+    )
     assert done.returncode == 3, done.stderr
     lines = (chain.folder / "runs/predictions/x.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["path", "broken.jpg", "good.png"]
@@ -62,7 +75,9 @@ def test_a_typo_exits_2_at_once_and_touches_nothing(own: Compose, job: str) -> N
     done = own.run(job, "--sede", "3")
     assert done.returncode == 2
     assert "Did you mean '--seed'" in done.stderr or "unknown flag --sede" in done.stderr
-    assert [path.name for name in ("data", "runs") for path in (own.folder / name).iterdir()] == ["logs"]
+    assert [path.name for name in ("data", "runs") for path in (own.folder / name).iterdir()] == [
+        "logs"
+    ]
     assert '"exit_code": 2' in (own.folder / f"runs/logs/{job}.jsonl").read_text()
 
 
@@ -105,10 +120,10 @@ def test_from_inside_there_is_no_root_no_privilege_and_no_network(own: Compose, 
 
 
 THREADS = """
-from lib import cpu
-from lib.inference import Graph
+from lib.workers.cores import usable_cores
+from lib.network.graph import Graph
 from pathlib import Path
-cores = cpu.usable_cores()
+cores = usable_cores()
 graph = Graph(Path('runs/model'), 'fp32', cores)
 print(cores, graph.threads)
 """
@@ -127,7 +142,9 @@ def test_only_ingest_may_be_given_a_network(compose: Compose) -> None:
         **dict.fromkeys(JOBS, "none"),
         "ingest": "bridge",
     }
-    assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in services.values())
+    assert all(
+        service["read_only"] and service["cap_drop"] == ["ALL"] for service in services.values()
+    )
 
 
 def test_a_bare_up_starts_nothing(compose: Compose) -> None:
@@ -148,8 +165,14 @@ def test_credentials_are_neither_printed_nor_kept(own: Compose, tmp_path: Path) 
     secret.write_text('{"username": "somebody", "key": "s3cr3t-k3y"}')
     secret.chmod(0o644)
     done = own.run("ingest", KAGGLE_JSON=str(secret), KAGGLE_API_TOKEN="t0k3n-t0k3n")
-    history = subprocess.run(["docker", "history", "--no-trunc", IMAGE], capture_output=True, text=True, check=True)
-    written = "".join(path.read_text(errors="replace") for path in (own.folder / "data").rglob("*") if path.is_file())
+    history = subprocess.run(
+        ["docker", "history", "--no-trunc", IMAGE], capture_output=True, text=True, check=True
+    )
+    written = "".join(
+        path.read_text(errors="replace")
+        for path in (own.folder / "data").rglob("*")
+        if path.is_file()
+    )
     for text in (done.stdout, done.stderr, history.stdout, written):
         assert "s3cr3t" not in text
         assert "t0k3n" not in text
@@ -164,7 +187,10 @@ def test_a_training_that_is_stopped_exits_143_and_goes_on(own: Compose, chain: C
         wait_for(own.folder / "runs/phase_a/last.pt")
         subprocess.run(["docker", "stop", "-t", "30", name], check=True, capture_output=True)
         state = subprocess.run(
-            ["docker", "inspect", "-f", "{{.State.ExitCode}}", name], check=True, capture_output=True, text=True
+            ["docker", "inspect", "-f", "{{.State.ExitCode}}", name],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         assert state.stdout.strip() == "143"
     finally:
@@ -176,7 +202,9 @@ def test_a_training_that_is_stopped_exits_143_and_goes_on(own: Compose, chain: C
         deadline = time.monotonic() + 60
         log = ""
         while "going on in epoch" not in log and time.monotonic() < deadline:
-            log = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stdout
+            log = subprocess.run(
+                ["docker", "logs", name], capture_output=True, text=True, check=True
+            ).stdout
             time.sleep(0.2)
         assert "going on in epoch" in log
     finally:
@@ -188,7 +216,9 @@ def test_the_image_holds_the_program_alone_and_is_small(compose: Compose) -> Non
     done = compose.run("--entrypoint", "sh", "-v", "/dev/null:/dev/null", "evaluate", "-c", listing)
     names = {path.split("/")[1] for path in done.stdout.split()}
     assert names <= {"lib", "jobs", "runs", "data"}
-    inspected = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, text=True, check=True)
+    inspected = subprocess.run(
+        ["docker", "image", "inspect", IMAGE], capture_output=True, text=True, check=True
+    )
     (image,) = json.loads(inspected.stdout)
     assert image["Size"] < 1.6e9
     assert image["Config"]["User"] == "1000:1000"

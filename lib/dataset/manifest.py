@@ -1,0 +1,101 @@
+"""The two indexes that pass between the jobs: data/raw/manifest.csv (what came) and data/split.csv (who goes where)."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lib.run.errors import JobError
+from lib.storage.atomic import sha256_of, write_csv
+
+Row = TypeVar("Row", "FilmRecord", "SplitRecord")
+
+
+@dataclass(frozen=True)
+class FilmRecord:
+    """One file below data/raw. Unreadable files are rows too, with `status` "unreadable" and the reason in `problem`."""
+
+    path: str  # below data/raw, forward slashes
+    label: str
+    sha256: str
+    dhash: str
+    width: int
+    height: int
+    mode: str
+    bytes: int
+    tint: float  # mean difference of the colour channels, 0 to 255; 0 for a grey film
+    brightness: float  # mean grey level, 0 to 255
+    contrast: float  # standard deviation of the grey levels
+    source: str  # collection that the file name gives away, or empty
+    patient: str  # person that the file name gives away, or empty
+    status: str  # "ok" or "unreadable"
+    problem: str
+    origin: str  # path within the source it came from
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """One row of split.csv: a film's place, or why it has none. The film lies at data/<split>/<label>/<name>."""
+
+    path: str  # below data/raw, forward slashes
+    label: str
+    split: str  # "train", "val", "test", or empty when excluded
+    group: str  # films of one group never lie on two sides
+    excluded_because: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Path below the data folder."""
+        return f"{self.split}/{self.path}"
+
+
+def write_rows(path: Path, rows: Iterable[FilmRecord] | Iterable[SplitRecord], kind: type) -> None:
+    """Write one CSV row per record, whole or not at all."""
+    write_csv(path, [field.name for field in fields(kind)], (asdict(row) for row in rows))
+
+
+def read_manifest(data_dir: Path) -> list[FilmRecord]:
+    """Rows of data/raw/manifest.csv.
+
+    Raises:
+        JobError: there is none, or it is not a manifest.
+    """
+    path = data_dir / "raw" / "manifest.csv"
+    return _read(path, FilmRecord, "Run the ingest job first (make ingest).")
+
+
+def read_split(data_dir: Path) -> list[SplitRecord]:
+    """Rows of data/split.csv.
+
+    Raises:
+        JobError: there is none, or it is not a split.
+    """
+    return _read(data_dir / "split.csv", SplitRecord, "Run the split job first (make split).")
+
+
+def read_split_digest(data_dir: Path) -> str:
+    """SHA-256 of data/split.csv: the identity of the data that a model was trained and scored on.
+
+    Raises:
+        JobError: there is none.
+    """
+    path = data_dir / "split.csv"
+    if not path.exists():
+        raise JobError(f"there is no {path}. Run the split job first (make split).")
+    return sha256_of(path)
+
+
+def _read(path: Path, kind: type[Row], remedy: str) -> list[Row]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [kind(**_typed(kind, row)) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise JobError(f"there is no {path}. {remedy}") from None
+    except (TypeError, ValueError, KeyError) as error:
+        raise JobError(f"{path} is damaged ({error}). {remedy}") from error
+
+
+def _typed(kind: type, row: dict[str, str]) -> dict[str, Any]:
+    return {field.name: field.type(row[field.name]) for field in fields(kind)}  # type: ignore[operator]

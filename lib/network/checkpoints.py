@@ -1,0 +1,109 @@
+"""Weights on disk: written whole, read without executing anything, refused when they belong to something else."""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.network.backbones import BACKBONES, Backbone
+from lib.run.errors import JobError
+from lib.storage.atomic import whole_file
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is needed to use it."""
+
+    backbone: str
+    classes: tuple[str, ...]
+    phase: str
+    epoch: int
+    val_accuracy: float
+    val_loss: float
+    state: dict[str, Tensor]
+    data_digest: str  # sha256 of the split.csv it was trained on
+    parent_digest: str = ""  # weights it started from
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all tensors: equal if and only if the weights are equal."""
+        return digest_of_weights(self.state)
+
+    @property
+    def row(self) -> Backbone:
+        return BACKBONES[self.backbone]
+
+
+def digest_of_weights(state: Mapping[str, Tensor]) -> str:
+    """See `Checkpoint.digest`."""
+    hashed = hashlib.sha256()
+    for name, tensor in state.items():
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def save(path: Path, content: Checkpoint) -> None:
+    """Write `content`; the same content gives the same bytes."""
+    save_state(path, {"format": FORMAT, **asdict(content), "classes": list(content.classes)})
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """torch.save, whole or not at all."""
+    buffer = io.BytesIO()  # a fixed archive name inside the file, whatever the path
+    torch.save(state, buffer)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """torch.load without code execution.
+
+    Raises:
+        JobError: the file is damaged or holds more than tensors and plain values.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    except Exception as error:
+        raise JobError(
+            f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
+
+
+def load(path: Path, remedy: str = "Run the train job first (make train-a).") -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        JobError: missing, damaged, or of another format or an unknown backbone.
+    """
+    if not path.is_file():
+        raise JobError(f"there is no checkpoint {path}. {remedy}")
+    content = load_state(path)
+    if content.pop("format", None) != FORMAT or content.get("backbone") not in BACKBONES:
+        raise JobError(f"{path} is not a checkpoint of this program. {remedy}")
+    return Checkpoint(**{**content, "classes": tuple(content["classes"])})
+
+
+def require_fit(path: Path, checkpoint: Checkpoint, backbone: str, classes: Sequence[str]) -> None:
+    """Refuse a checkpoint of another backbone or of other classes.
+
+    Raises:
+        JobError: says what it holds and what was expected.
+    """
+    if checkpoint.backbone != backbone:
+        raise JobError(
+            f"{path} holds {checkpoint.backbone}, but --backbone is {backbone}. "
+            f"Set --backbone {checkpoint.backbone}, or run Phase A with {backbone} first."
+        )
+    if checkpoint.classes != tuple(classes):
+        raise JobError(
+            f"{path} was trained on {', '.join(checkpoint.classes)}; the data has {', '.join(classes)}. Run Phase A again."
+        )

@@ -1,0 +1,446 @@
+"""A strict command line on top of Fire: a job's signature is its whole configuration.
+
+Plain Fire calls the function first and complains about a mistyped flag afterwards, guesses types from the text and
+swallows `**kwargs`. Here every flag is checked against the signature before any work, each value is read by its
+annotation, and Fire receives nothing but flags that are known to be right.
+"""
+
+import difflib
+import errno
+import importlib
+import inspect
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, NoneType, UnionType
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from dotenv import load_dotenv
+
+from lib.run import console, logs
+from lib.run.errors import (
+    DONE,
+    FAILED,
+    SOME_INPUTS_UNUSABLE,
+    JobError,
+    LockedError,
+    StoppedBySignal,
+    UsageError,
+)
+
+Job = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a job's annotation adds to a type: the reason of a flag, and the values it takes.
+
+    Used as `Annotated[float, Flag("share of films held out for the final score", above=0, below=1)]`.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    placeholder: str = ""
+
+
+@dataclass(frozen=True)
+class Setting(Flag):
+    """A flag that several jobs share and that also listens to an environment variable."""
+
+    env: str = ""
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One flag as read from the signature."""
+
+    name: str
+    type: Any
+    optional: bool
+    default: Any
+    flag: Flag
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.type) if get_origin(self.type) is Literal else self.flag.choices
+
+    @property
+    def metavar(self) -> str:
+        if self.flag.placeholder:
+            return self.flag.placeholder
+        if self.choices:
+            return "|".join(self.choices)
+        return {bool: "True|False", int: "N", float: "X", Path: "PATH"}.get(self.type, "TEXT")
+
+    def parse(self, text: str) -> Any:
+        """Read a value by the annotation, check it against the choices and bounds.
+
+        Raises:
+            UsageError: says what the flag takes, and the nearest valid choice.
+        """
+        if self.type is Path and not self.optional and not text.strip():
+            raise UsageError(f"--{self.name} is empty; it takes a path.")
+        if self.optional and text.lower() in ("none", "auto", ""):
+            return None
+        if self.choices and text not in self.choices:
+            hint = did_you_mean(text, self.choices)
+            raise UsageError(
+                f"--{self.name} takes one of {', '.join(self.choices)}, not {text!r}.{hint}"
+            )
+        try:
+            value = _READERS[self.type if self.type in _READERS else str](text)
+        except ValueError:
+            raise UsageError(f"--{self.name} takes {_NOUNS[self.type]}, not {text!r}.") from None
+        for number in value if isinstance(value, tuple) else (value,):
+            self._check_bounds(number)
+        return value
+
+    def _check_bounds(self, value: Any) -> None:
+        flag = self.flag
+        for bound, broken, words in (
+            (flag.at_least, flag.at_least is not None and value < flag.at_least, "at least"),
+            (flag.above, flag.above is not None and value <= flag.above, "more than"),
+            (flag.below, flag.below is not None and value >= flag.below, "less than"),
+        ):
+            if broken:
+                raise UsageError(f"--{self.name} must be {words} {bound:g}, not {value:g}.")
+
+
+def _read_bool(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+            text.lower()
+        ]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def _read_numbers(text: str) -> tuple[float, ...]:
+    return tuple(_read_float(part) for part in _read_names(text))
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: _read_float,
+    bool: _read_bool,
+    Path: lambda text: Path(text).expanduser(),
+    tuple[str, ...]: _read_names,
+    tuple[float, ...]: _read_numbers,
+}
+_NOUNS = {
+    int: "a whole number",
+    float: "a number",
+    tuple[float, ...]: "numbers with commas between them",
+    bool: "True or False",
+}
+
+
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """` Did you mean 'x'?` for the nearest valid word, or nothing when none is near."""
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def parameters_of(job: Job) -> dict[str, Parameter]:
+    """Read a job's signature. A parameter without an annotated `Flag`, or `**kwargs`, is a programming error."""
+    hints = typing.get_type_hints(job, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(job).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise TypeError(
+                f"{job.__name__}: {name} must be keyword-only; *args and **kwargs are not taken"
+            )
+        annotation, flag = get_args(hints[name])
+        optional = get_origin(annotation) in (UnionType, typing.Union) and NoneType in get_args(
+            annotation
+        )
+        kind = (
+            next(arg for arg in get_args(annotation) if arg is not NoneType)
+            if optional
+            else annotation
+        )
+        default = (
+            inspect.Parameter.empty if parameter.default is parameter.empty else parameter.default
+        )
+        found[name] = Parameter(name, kind, optional, default, flag)
+    return found
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What the person asked for: texts by flag name, and the flags every job has."""
+
+    values: dict[str, str]
+    help: bool = False
+
+
+def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> CommandLine:
+    """Take `--name value`, `--name=value`, `--switch`, `--noswitch`; hyphens count as underscores.
+
+    Raises:
+        UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a stray word.
+    """
+    values: dict[str, str] = {}
+    show_help = False
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word in ("--help", "-h", "help"):
+            show_help = True
+            continue
+        if word in (
+            "--debug",
+            "--quiet",
+        ):  # `execute` knows them: they also hold for a command line that is refused
+            continue
+        if not word.startswith("--") or word == "--":
+            raise UsageError(
+                f"unexpected argument {word!r}: every setting is a flag, written --name value."
+            )
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        negated = name.removeprefix("no").removeprefix("_")
+        if (
+            not equals
+            and name not in parameters
+            and name.startswith("no")
+            and _is_switch(parameters, negated)
+        ):
+            name, value = negated, "False"
+        elif name not in parameters:
+            raise UsageError(
+                f"unknown flag --{name}.{did_you_mean('--' + name, ['--' + known for known in parameters])}"
+            )
+        elif not equals:
+            bare_switch = _is_switch(parameters, name) and (not words or words[0].startswith("--"))
+            if bare_switch:
+                value = "True"
+            elif not words or words[0].startswith("--"):
+                raise UsageError(f"--{name} needs a value: --{name} {parameters[name].metavar}.")
+            else:
+                value = words.pop(0)
+        if name in values:
+            raise UsageError(f"--{name} is given twice.")
+        values[name] = value
+    return CommandLine(values, show_help)
+
+
+def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
+    return name in parameters and parameters[name].type is bool
+
+
+def resolve(
+    parameters: dict[str, Parameter], texts: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Check every value; fill in the environment. Returns texts for Fire, and for non-default values where they come from.
+
+    Raises:
+        UsageError: a value that the annotation does not take, or a required flag that is missing.
+    """
+    checked: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    for name, parameter in parameters.items():
+        setting = parameter.flag if isinstance(parameter.flag, Setting) else None
+        text, origin = texts.get(name), f"--{name}"
+        if text is None and setting and os.environ.get(setting.env, "") != "":
+            text, origin = os.environ[setting.env], f"{setting.env} in the environment or .env"
+        if text is None:
+            if parameter.default is inspect.Parameter.empty:
+                raise UsageError(
+                    f"--{name} {parameter.metavar} is required: {parameter.flag.help}."
+                )
+            continue
+        try:
+            value = parameter.parse(text)
+        except UsageError as error:
+            raise UsageError(
+                str(error) if origin.startswith("--") else f"{origin}: {error}"
+            ) from None
+        checked[name] = text
+        if value != parameter.default:
+            overrides[name] = "" if origin.startswith("--") else f" ({origin})"
+    return checked, overrides
+
+
+def help_text(job: Job) -> str:
+    """Purpose, flags with defaults and reasons, examples: all from the docstring and the signature."""
+    purpose, _, examples = inspect.cleandoc(job.__doc__ or "").partition("Examples:\n")
+    lines = [
+        f"usage: python -m jobs.{job.__name__} [--flag value ...]",
+        "",
+        purpose.strip(),
+        "",
+        "flags:",
+    ]
+    for parameter in parameters_of(job).values():
+        default = parameter.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        ending = f"default: {'none' if shown in ('', None) else shown}"
+        if default is inspect.Parameter.empty:
+            ending = "required"
+        elif isinstance(parameter.flag, Setting):
+            ending += f"; environment: {parameter.flag.env}"
+        lines += [
+            f"  --{parameter.name} {parameter.metavar}",
+            f"        {parameter.flag.help} [{ending}]",
+        ]
+    for name, meaning in (
+        (
+            "debug",
+            "show the whole traceback of an error; the log in RUNS_DIR/logs has it in any case",
+        ),
+        ("quiet", "print the last line alone, and warnings and errors; the log has the others"),
+        ("help", "show this text"),
+    ):
+        lines += [f"  --{name}", f"        {meaning}"]
+    return "\n".join(
+        [*lines, "", "examples:", *(f"  {line.strip()}" for line in examples.strip().splitlines())]
+    )
+
+
+def run(job: Job) -> NoReturn:
+    """Run a job from the command line and leave the process with its exit code (docs/ARCHITECTURE.md lists them)."""
+    while (
+        spare := os.open(os.devnull, os.O_RDWR)
+    ) <= 2:  # closed streams: other files must not take their numbers
+        continue
+    os.close(spare)
+    sys.exit(execute(job, sys.argv[1:]))
+
+
+def execute(job: Job, argv: Sequence[str]) -> int:
+    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one message, log all of it."""
+    load_dotenv(".env")  # what is set already wins
+    log = logs.JobLog(
+        job.__name__, logs.runs_dir_of(argv), lambda message: console.warn(message, log_as="")
+    )
+    with console.speaking(log, quiet="--quiet" in argv) as lines:
+        try:
+            parameters = parameters_of(job)
+            command_line = read_flags(argv, parameters)
+            if command_line.help:
+                print(help_text(job))
+                return DONE
+            texts, overrides = resolve(parameters, command_line.values)
+            log.start({name: texts[name] for name in overrides})
+            if overrides:
+                console.show(
+                    f"{job.__name__}: {' · '.join(f'{name} = {texts[name]}{of}' for name, of in overrides.items())}"
+                )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stop)
+            exit_code = _call_through_fire(job, parameters, texts)
+        except (Exception, StoppedBySignal) as error:
+            exit_code = _explain(error, job, debug="--debug" in argv)
+        log.end(exit_code, lines.summary)
+        if exit_code in (DONE, SOME_INPUTS_UNUSABLE):
+            lines.print_summary()
+    return exit_code
+
+
+def _explain(error: BaseException, job: Job, debug: bool) -> int:
+    """Print one message for `error`, and its traceback with --debug. Returns the exit code."""
+    if debug and not isinstance(error, StoppedBySignal):
+        traceback.print_exception(error)
+    if isinstance(error, UsageError | LockedError):
+        console.fail(str(error))
+        if isinstance(error, UsageError):
+            console.show(f"See: python -m jobs.{job.__name__} --help")
+        return error.exit_code
+    if isinstance(error, JobError):
+        console.fail(str(error), error)
+        return error.exit_code
+    if isinstance(error, StoppedBySignal):
+        console.fail(f"{error}; what was finished is kept, the same command takes it up again.")
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or "while writing"
+        console.fail(
+            f"the disk is full ({place}). Free some space and run the same command again.", error
+        )
+    elif isinstance(error, MemoryError):
+        console.fail(
+            "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same command again.",
+            error,
+        )
+    else:
+        hint = "" if debug else " (run again with --debug for the traceback)"
+        console.fail(f"{type(error).__name__}: {error}{hint}", error)
+    return FAILED
+
+
+@contextmanager
+def stops_held_back() -> Iterator[Callable[[], None]]:
+    """Hold SIGTERM and SIGINT back while the block runs: the yielded function raises what came, when it is called.
+
+    What nobody asked for is raised when the block ends. A second signal is not held back.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if arrived:
+            raise StoppedBySignal(number)
+        arrived.append(number)
+
+    def raise_if_stopped() -> None:
+        if arrived:
+            raise StoppedBySignal(arrived[0])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield raise_if_stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    raise_if_stopped()
+
+
+def import_torch() -> None:
+    """Import PyTorch for the first time. A signal whose handler raises in the middle of that would abort the process."""
+    with stops_held_back():
+        importlib.import_module("torch")
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise StoppedBySignal(number)
+
+
+def _call_through_fire(job: Job, parameters: dict[str, Parameter], texts: dict[str, str]) -> int:
+    import fire
+    from fire.decorators import SetParseFns
+
+    exit_code = DONE
+
+    def component(**values: Any) -> None:
+        nonlocal exit_code
+        exit_code = job(**values)
+
+    component.__name__ = job.__name__
+    component.__signature__ = inspect.signature(job)  # type: ignore[attr-defined]
+    SetParseFns(**{name: parameter.parse for name, parameter in parameters.items()})(component)
+    fire.Fire(
+        component, command=[f"--{name}={text}" for name, text in texts.items()], name=job.__name__
+    )
+    return exit_code

@@ -1,0 +1,196 @@
+"""Files that are whole or absent, folders that are swapped in one step, locks that die with their holder."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from lib.run.errors import JobError, LockedError
+
+PARTIAL = ".partial"  # suffix of everything unfinished: safe to delete when no job runs
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of `path` for writing; it takes the name only when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(
+        f".{secrets.token_hex(8)}{PARTIAL}"
+    )  # short: the name itself may be as long as names get
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; characters that UTF-8 cannot hold (raw bytes of odd file names) become backslash escapes."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON, keys in the order given. NaN, which is no JSON, is a ValueError."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write RFC 4180 quoting with "\\n" line ends, one column per name in `columns`."""
+    with whole_file(path) as file, _text(file) as text:
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def _text(file: BinaryIO) -> Iterator[Any]:
+    wrapper = io.TextIOWrapper(
+        file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True
+    )
+    try:
+        yield wrapper
+    finally:
+        wrapper.flush()
+        wrapper.detach()
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy bytes and modification time; `target` is whole or absent."""
+    stat = source.stat()
+    with whole_file(target) as out, open(source, "rb") as file:
+        shutil.copyfileobj(file, out, 1 << 20)
+    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard link, or copy where the file system cannot link (another device, no support, no permission)."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(source, target)
+
+
+def swap_folder(new: Path, final: Path) -> None:
+    """Put the finished folder `new` in the place of `final`, then delete the folder or file that stood there."""
+    old = hidden_neighbour(final, f"old{PARTIAL}")
+    _delete(old)
+    if os.path.lexists(final):
+        os.rename(final, old)
+    os.rename(new, final)
+    _delete(old)
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_folder(source: Path, final: Path) -> None:
+    """Put a copy of the flat folder `source`, linked where possible, in the place of `final`, whole or not at all."""
+    partial = final.with_name(f".{final.name}.new{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in source.iterdir():
+        link_or_copy(path, partial / path.name)
+    swap_folder(partial, final)
+
+
+def recover_folder(final: Path) -> None:
+    """Undo a `swap_folder` that was killed between its two renames."""
+    old = hidden_neighbour(final, f"old{PARTIAL}")
+    if os.path.lexists(old) and not os.path.lexists(final):
+        os.rename(old, final)
+
+
+def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
+    """Refuse before the work when the disk of `folder` lacks `bytes_needed` and a reserve of 200 MB.
+
+    Raises:
+        JobError: names what is needed, what is free and where.
+    """
+    free = shutil.disk_usage(folder).free
+    needed = bytes_needed + 200_000_000
+    if free < needed:
+        raise JobError(
+            f"{purpose} needs {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free. "
+            "Free some space or set DATA_DIR to a larger disk; nothing was changed."
+        )
+
+
+def hidden_neighbour(path: Path, ending: str) -> Path:
+    """`.NAME.ending` beside `path`; a digest stands for a name that leaves no room for it."""
+    name = (
+        path.name
+        if len(os.fsencode(path.name)) <= 200
+        else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    )
+    return path.with_name(f".{name}.{ending}")
+
+
+@contextmanager
+def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
+    """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the holder dies, however.
+
+    Raises:
+        LockedError: another process holds it (exit 75).
+    """
+    make_folder(folder)
+    held = FileLock(folder / name)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise LockedError(
+            f"another run is working on {what} ({folder}). Wait for it to end, then start again."
+        ) from None
+    except OSError as error:
+        raise JobError(f"cannot write to {folder}: {error.strerror}. {OWNER_HINT}") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def lock_of(file: Path) -> AbstractContextManager[None]:
+    """The lock of one file that is about to be written."""
+    return lock(file.parent, file.name, hidden_neighbour(file, "lock").name)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the unfinished files that killed runs left in `folder`. Call it while holding the folder's lock."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+OWNER_HINT = (
+    "In a container, UID and GID in .env must be those of the folder's owner (`id -u`, `id -g`)."
+)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` with its parents, or say what keeps us from it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"cannot create {folder}: {error.strerror}. {OWNER_HINT}") from error

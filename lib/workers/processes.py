@@ -1,0 +1,193 @@
+"""A map in processes of their own: a file that kills its decoder, hangs in it or eats all memory costs one result.
+
+Threads decode as fast (lib/workers/threads.py), but a crash in a C library takes the whole job with it. The worker processes are
+forked from a small server process that has imported nothing but the decoders, so they start in milliseconds and share
+no state with the job.
+"""
+
+import ctypes
+import multiprocessing
+import multiprocessing.forkserver
+import resource
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from lib.run.errors import JobError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MEMORY = (
+    4 * 2**30
+)  # bytes of address space per worker; the largest film that is not refused takes half of it
+GRACE = 60.0  # seconds after which a pool that owes a result is taken for dead
+_ATTEMPTS = 5  # pools in a row that die without a result
+_PR_SET_PDEATHSIG = 1
+
+
+def start_server(*modules: str) -> None:
+    """Start the process that workers are forked from and return at once: what follows need not wait for it.
+
+    `modules` are what its workers need besides the decoders; they cost no film its time. A server that runs stays as it is.
+    """
+    _context().set_forkserver_preload(["lib.images.preload", *modules])
+    multiprocessing.forkserver.ensure_running()
+
+
+def map_isolated(
+    function: Callable[[Item], Result],
+    lost: Callable[[Item, str], Result],
+    items: Iterable[Item],
+    processes: int,
+    seconds: float,
+    lookahead: int | None = None,
+) -> Iterator[Result]:
+    """`Isolated.map` with worker processes that end with it."""
+    with Isolated(function, lost, processes, seconds) as isolated:
+        yield from isolated.map(items, lookahead)
+
+
+class Isolated(Generic[Item, Result]):
+    """A function that runs in worker processes; they are kept from one `map` to the next. A context manager.
+
+    `lost(item, reason)` is the result of an item whose worker crashed, was killed, or took longer than `seconds`.
+    `function`, items and results must be picklable. A worker has `MEMORY` bytes of address space; the kernel's
+    out-of-memory killer takes workers first.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Item], Result],
+        lost: Callable[[Item, str], Result],
+        processes: int,
+        seconds: float,
+    ) -> None:
+        self._lost, self._processes = lost, processes
+        self._new_pool = partial(_Pool[Item, Result], function, processes, seconds)
+        self._pool: _Pool[Item, Result] | None = None
+
+    def __enter__(self) -> "Isolated[Item, Result]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.stop()
+            self._pool = None
+
+    def map(self, items: Iterable[Item], lookahead: int | None = None) -> Iterator[Result]:
+        """`map(function, items)`, results in input order, at most `lookahead` (4 per process) waiting.
+
+        An exception of the function is raised where its result would have come.
+
+        Raises:
+            JobError: worker processes cannot be kept alive on this machine.
+        """
+        ahead = lookahead or 4 * self._processes
+        source, waiting = iter(items), deque[Item]()
+        pool = self._pool or self._new_pool()
+        self._pool = None  # until all of its results are back
+        deaths = 0
+        try:
+            while True:
+                while len(waiting) < ahead and (item := next(source, _END)) is not _END:
+                    waiting.append(item)
+                    pool.ask(item)
+                if not waiting:
+                    self._pool = pool
+                    return
+                try:
+                    result = pool.next_result(waiting[0], self._lost)
+                except _PoolDiedError as error:
+                    deaths += 1
+                    if deaths == _ATTEMPTS:
+                        raise JobError(
+                            f"the processes that read files do not stay alive: {error}. Is there memory left?"
+                        ) from error
+                    pool.stop()
+                    pool = self._new_pool()
+                    for item in waiting:
+                        pool.ask(item)
+                    continue
+                deaths = 0
+                waiting.popleft()
+                yield result
+        finally:
+            if self._pool is None:
+                pool.stop()
+
+
+_END: Any = object()
+
+
+class _PoolDiedError(Exception):
+    """The pool as a whole, not a single worker."""
+
+
+class _Pool(Generic[Item, Result]):
+    def __init__(self, function: Callable[[Item], Result], processes: int, seconds: float) -> None:
+        start_server()
+        self._pool = ProcessPool(processes, initializer=_confine, context=_context())
+        self._function, self._seconds = function, seconds
+        self._futures: deque[ProcessFuture[Result]] = deque()
+        self._refusal: Exception | None = None
+
+    def ask(self, item: Item) -> None:
+        try:
+            self._futures.append(
+                self._pool.schedule(self._function, args=(item,), timeout=self._seconds)
+            )
+        except RuntimeError as error:  # the pool has stopped; next_result says so
+            self._refusal = error
+
+    def next_result(self, item: Item, lost: Callable[[Item, str], Result]) -> Result:
+        if not self._futures:
+            raise _PoolDiedError(self._refusal)
+        future = self._futures[0]
+        if not wait([future], self._seconds + GRACE).done:
+            raise _PoolDiedError("no answer")
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            raise _PoolDiedError(error)
+        self._futures.popleft()
+        if isinstance(error, ProcessExpired):
+            return lost(item, _describe_end(error.exitcode))
+        if isinstance(error, TimeoutError):
+            return lost(item, f"reading it took longer than {self._seconds:g} s")
+        return future.result()
+
+    def stop(self) -> None:
+        with suppress(RuntimeError):
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+
+
+def _context() -> Any:
+    return multiprocessing.get_context("forkserver")
+
+
+def _confine() -> None:
+    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no core files."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most)
+    )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _describe_end(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "reading it was killed, most likely for want of memory"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+    return f"reading it crashed the decoder ({name})"

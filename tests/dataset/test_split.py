@@ -1,0 +1,191 @@
+"""Contradictions, groups and the draw."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.dataset import split
+from lib.dataset.manifest import FilmRecord
+from lib.images.decode import dhash, measure
+from lib.run.errors import JobError, UsageError
+from tests.conftest import film
+
+
+def _record(
+    path: str, sha256: str | None = None, patient: str = "", seed: int | None = None
+) -> FilmRecord:
+    bits = np.random.default_rng(abs(hash(path)) if seed is None else seed).bytes(32).hex()
+    return FilmRecord(
+        path,
+        path.split("/")[0],
+        sha256 or path,
+        bits,
+        1,
+        1,
+        "L",
+        1,
+        0.0,
+        0.0,
+        0.0,
+        "",
+        patient,
+        "ok",
+        "",
+        path,
+    )
+
+
+TWINS = [
+    _record("A/1", "x"),
+    _record("B/1", "x"),
+    _record("B/2", "y"),
+    _record("C/2", "y"),
+    _record("A/3"),
+    _record("A/4", "z"),
+]
+
+
+def test_contradictions_are_equal_bytes_under_two_labels() -> None:
+    same_label = _record("A/5", "z")
+    found = split.find_contradictions([*TWINS, same_label])
+    assert [contradiction.labels for contradiction in found] == [("A", "B"), ("B", "C")]
+
+
+def test_the_ceiling_counts_what_no_classifier_can_get_right() -> None:
+    assert split.accuracy_ceiling(TWINS, split.find_contradictions(TWINS)) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize(
+    ("policy", "excluded"),
+    [
+        ("keep:A", ["B/1", "B/2", "C/2"]),
+        ("keep:B", ["A/1", "C/2"]),
+        ("drop", ["A/1", "B/1", "B/2", "C/2"]),
+    ],
+)
+def test_policies(policy: str, excluded: list[str]) -> None:
+    assert sorted(split.apply_policy(split.find_contradictions(TWINS), policy)) == excluded
+
+
+def test_policy_fail_stops_and_names_a_film() -> None:
+    with pytest.raises(JobError, match="A/1 and B/1"):
+        split.apply_policy(split.find_contradictions(TWINS), "fail")
+
+
+@pytest.mark.parametrize("policy", ["keep:X", "keep", "kep:A", ""])
+def test_an_impossible_policy_is_wrong_usage(policy: str) -> None:
+    with pytest.raises(UsageError):
+        split.check_policy(policy, ["A", "B"])
+
+
+def test_a_film_is_a_near_duplicate_of_its_export_and_of_no_other_film(tmp_path: Path) -> None:
+    films = [film(tmp_path / f"{seed}.png", seed, side=300) for seed in range(12)]
+    with Image.open(films[0]) as image:
+        image.resize((224, 224)).save(tmp_path / "small.jpg", quality=60)
+        Image.eval(image, lambda value: int(value * 0.9 + 10)).save(
+            tmp_path / "bright.jpg", quality=85
+        )
+    paths = [*films, tmp_path / "small.jpg", tmp_path / "bright.jpg"]
+    pairs = split.near_duplicates([measure(path).dhash for path in paths]).tolist()
+    assert pairs == [[0, 12], [0, 13], [12, 13]]
+
+
+def test_near_duplicates_are_found_across_the_blocks_of_the_search() -> None:
+    rng = np.random.default_rng(0)
+    hashes = [rng.bytes(32).hex() for _ in range(700)]
+    hashes[690] = hashes[3]
+    assert split.near_duplicates(hashes).tolist() == [[3, 690]]
+
+
+def test_groups_join_persons_bytes_and_near_duplicates_by_way_of_third_films() -> None:
+    films = [
+        _record("A/1", "s1", "p1", seed=1),
+        _record("A/2", "s2", "p1", seed=2),  # same person as 1
+        _record("B/3", "s2", "", seed=3),  # same bytes as 2
+        _record("B/4", "s4", "", seed=3),  # looks like 3
+        _record("B/5", "s5", "p2", seed=5),
+    ]
+    pairs = split.near_duplicates([film.dhash for film in films])
+    assert split.group_films(films, [film.patient for film in films], pairs) == [
+        "A/1",
+        "A/1",
+        "A/1",
+        "A/1",
+        "B/5",
+    ]
+
+
+def test_a_regex_names_the_person() -> None:
+    films = [_record("A/scan-7-1.png"), _record("A/scan-7-2.png"), _record("A/other.png")]
+    assert split.patients(films, r"scan-(\d+)") == ["7", "7", ""]
+    assert split.patients(films, "none") == ["", "", ""]
+
+
+@pytest.mark.parametrize("pattern", ["(", "patient_[0-9]", ""])
+def test_a_regex_that_is_broken_or_matches_nothing_is_wrong_usage(pattern: str) -> None:
+    with pytest.raises(UsageError, match="--group_by"):
+        split.patients([_record("A/1.png")], pattern)
+
+
+def _population(seed: int) -> tuple[list[str], list[str]]:
+    rng = np.random.default_rng(seed)
+    labels: list[str] = []
+    groups: list[str] = []
+    for group in range(400):
+        label = ["A", "B", "C"][int(rng.choice(3, p=[0.5, 0.4, 0.1]))]
+        size = int(rng.integers(1, 6))
+        labels += [label] * size
+        groups += [f"g{group}"] * size
+    return labels, groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_draw_is_stratified_and_keeps_groups_whole(seed: int) -> None:
+    labels, groups = _population(seed)
+    places = split.draw_splits(labels, groups, 0.1, 0.2, seed)
+    sides = {
+        group: {place for place, g in zip(places, groups, strict=True) if g == group}
+        for group in set(groups)
+    }
+    assert all(len(found) == 1 for found in sides.values())
+    counts = Counter(zip(labels, places, strict=True))
+    for label in "ABC":
+        total = labels.count(label)
+        assert counts[label, "val"] == pytest.approx(0.1 * total, abs=max(3, 0.02 * total))
+        assert counts[label, "test"] == pytest.approx(0.2 * total, abs=max(3, 0.02 * total))
+
+
+def test_the_draw_depends_on_the_seed_alone() -> None:
+    labels, groups = _population(0)
+    first = split.draw_splits(labels, groups, 0.1, 0.1, 1)
+    assert first == split.draw_splits(labels, groups, 0.1, 0.1, 1)
+    assert first != split.draw_splits(labels, groups, 0.1, 0.1, 2)
+
+
+def test_groups_of_every_size_reach_every_side() -> None:
+    labels, groups = _population(0)
+    places = split.draw_splits(labels, groups, 0.2, 0.2, 0)
+    sizes = Counter(groups)
+    for place in split.SPLITS:
+        assert {sizes[group] for group, p in zip(groups, places, strict=True) if p == place} == {
+            1,
+            2,
+            3,
+            4,
+            5,
+        }
+
+
+def test_too_few_films_of_a_class_are_an_error_that_names_it() -> None:
+    with pytest.raises(JobError, match="class RARE has 2 films"):
+        split.draw_splits(["A"] * 50 + ["RARE"] * 2, [str(n) for n in range(52)], 0.1, 0.1, 0)
+
+
+def test_dhash_is_blind_to_size_and_exposure() -> None:
+    image = Image.effect_mandelbrot((300, 300), (-2, -1.5, 1, 1.5), 50).convert("L")
+    first = dhash(image)
+    second = dhash(Image.eval(image.resize((700, 700)), lambda value: int(value * 0.8)))
+    assert (int(first, 16) ^ int(second, 16)).bit_count() <= split.NEAR_DUPLICATE_BITS

@@ -1,0 +1,78 @@
+"""Generated films: reproducible, defective where planned, and not to be told apart by anything but the lungs."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+
+from lib.dataset import synthetic
+from lib.dataset.split import near_duplicates
+from lib.images.decode import read_grey
+from lib.run.errors import UnreadableFilmError
+from lib.storage.atomic import sha256_of
+
+
+def test_the_same_seed_draws_the_same_bytes_on_any_number_of_threads(tmp_path: Path) -> None:
+    films = synthetic.write_films(tmp_path / "one", 30, seed=5, threads=1)
+    synthetic.write_films(tmp_path / "two", 30, seed=5, threads=3)
+    for film in films:
+        assert sha256_of(tmp_path / "one" / film.relative_path) == sha256_of(
+            tmp_path / "two" / film.relative_path
+        )
+
+
+def test_another_seed_draws_other_films(tmp_path: Path) -> None:
+    first = synthetic.write_films(tmp_path / "one", 30, seed=5)[0]
+    second = synthetic.write_films(tmp_path / "two", 30, seed=6)[0]
+    assert sha256_of(tmp_path / "one" / first.relative_path) != sha256_of(
+        tmp_path / "two" / second.relative_path
+    )
+
+
+def test_patients_have_one_to_four_films() -> None:
+    films = [film for film in synthetic.plan_films(360, 0) if film.name.startswith("patient")]
+    per_patient = Counter(film.anatomy_seed for film in films)
+    assert len(films) == 360
+    assert set(per_patient.values()) == {1, 2, 3, 4}
+
+
+def test_the_planted_defects_are_there(phantom_films: Path) -> None:
+    films = synthetic.plan_films(75, 3)
+    twins = [film for film in films if film.folder]
+    digests = Counter(sha256_of(phantom_films / film.relative_path) for film in films)
+    assert twins
+    assert sum(count - 1 for count in digests.values()) == len(twins)
+    assert any(film.name.startswith("export-") for film in films)
+    assert any(film.tint for film in films)
+    broken = next(film for film in films if film.truncated)
+    with pytest.raises(UnreadableFilmError, match="truncated"):
+        read_grey(phantom_films / broken.relative_path, 64)
+
+
+def test_different_films_are_no_near_duplicates(phantom_films: Path) -> None:
+    from lib.images.decode import measure
+
+    films = [film for film in synthetic.plan_films(75, 3) if film.name.startswith("patient")]
+    hashes = [measure(phantom_films / film.relative_path).dhash for film in films]
+    assert len(near_duplicates(hashes)) == 0
+
+
+def test_brightness_contrast_size_and_file_type_do_not_tell_the_class(phantom_films: Path) -> None:
+    films = [film for film in synthetic.plan_films(75, 3) if not film.folder and not film.truncated]
+    features = []
+    for film in films:
+        with Image.open(phantom_films / film.relative_path) as image:
+            grey = np.asarray(image.convert("L"), dtype=float)
+            features.append(
+                [grey.mean(), grey.std(), *image.size, image.format == "PNG", len(image.getbands())]
+            )
+    table = np.array(features)
+    table = (table - table.mean(0)) / (table.std(0) + 1e-9)
+    accuracy = cross_val_score(
+        LogisticRegression(), table, [film.label for film in films], cv=5
+    ).mean()
+    assert accuracy < 0.55  # chance is about 0.35

@@ -1,0 +1,219 @@
+"""The evaluate job: a table, numbers from the table, figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from jobs import evaluate, split
+from lib.dataset.manifest import read_split
+from lib.evaluation import metrics
+from tests.conftest import LITE0, dirs, run
+
+
+def test_every_test_film_is_a_row_and_the_scores_are_those_of_the_table(chain: Path) -> None:
+    folder = chain / "runs" / "evaluation"
+    predictions = metrics.read_predictions(folder / "predictions.csv")
+    assert len(predictions) == sum(row.split == "test" for row in read_split(chain / "data"))
+    assert predictions[["prob_NORMAL", "prob_PNEUMONIA", "prob_TUBERCULOSIS"]].sum(
+        axis=1
+    ).to_numpy() == pytest.approx(1, abs=1e-5)
+    written = json.loads((folder / "metrics.json").read_text())
+    assert {key: written[key] for key in metrics.score(predictions)} == metrics.score(predictions)
+    assert written["phase"] == "b"
+
+
+def test_the_figures_are_pictures(chain: Path) -> None:
+    for name in ("confusion.png", "roc.png", "overview.png"):
+        with Image.open(chain / "runs" / "evaluation" / name) as image:
+            assert min(image.size) > 300
+
+
+def test_any_checkpoint_can_be_scored_into_a_folder_of_its_own(chain: Path, tmp_path: Path) -> None:
+    a = chain / "runs" / "phase_a" / "best_efficientnet_lite0.pt"
+    assert run(evaluate, "--checkpoint_path", a, "--output", tmp_path / "a", *dirs(chain)) == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+
+
+def test_another_model_keeps_its_folder_and_shows_no_training_of_this_one(
+    chain: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(chain / "runs" / "model", tmp_path / "model")
+    (tmp_path / "model" / "MODEL_CARD.md").unlink()
+    shutil.copytree(chain / "runs" / "phase_b", tmp_path / "runs" / "phase_b")
+    summary = tmp_path / "runs" / "phase_b" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"weights_sha256": "0" * 64}))
+    flags = [
+        "--model",
+        tmp_path / "model",
+        "--data_dir",
+        chain / "data",
+        "--runs_dir",
+        tmp_path / "runs",
+    ]
+    assert run(evaluate, *flags, "--nobaselines") == 0
+    assert not (tmp_path / "model" / "MODEL_CARD.md").exists()
+    assert (tmp_path / "runs" / "evaluation" / "MODEL_CARD.md").exists()
+    assert "was not trained in the folder" in (tmp_path / "runs" / "report.html").read_text()
+
+
+def test_predictive_values_are_given_for_the_prevalences_asked_for(
+    chain: Path, tmp_path: Path
+) -> None:
+    assert run(evaluate, "--prevalences", "0.01,0.2", "--output", tmp_path, *dirs(chain)) == 0
+    values = json.loads((tmp_path / "metrics.json").read_text())["operating_point"][
+        "predictive_values"
+    ]
+    assert [row["prevalence"] for row in values] == [0.01, 0.2]
+    assert "ppv_at_0.01" in (tmp_path / "thresholds.csv").read_text().splitlines()[0]
+    for wrong in ("0.1,2", "0.1,x", "0"):
+        assert run(evaluate, "--prevalences", wrong, "--output", tmp_path, *dirs(chain)) == 2
+
+
+def test_a_phase_has_a_model_of_its_own(chain: Path, tmp_path: Path) -> None:
+    assert (
+        run(
+            evaluate,
+            "--model",
+            chain / "runs/phase_a/model",
+            "--output",
+            tmp_path / "a",
+            *dirs(chain),
+        )
+        == 0
+    )
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+
+
+def test_scores_do_not_depend_on_the_cores_and_hardly_on_the_precision(
+    chain: Path, tmp_path: Path
+) -> None:
+    for name, more in (("one", ["--cpus", "1"]), ("fp32", ["--precision", "fp32"])):
+        assert run(evaluate, *more, "--output", tmp_path / name, *LITE0, *dirs(chain)) == 0
+    first = (chain / "runs/evaluation/predictions.csv").read_text()
+    assert (tmp_path / "one" / "predictions.csv").read_text() == first
+    tables = [
+        pd.read_csv(folder / "predictions.csv")
+        for folder in (chain / "runs/evaluation", tmp_path / "fp32")
+    ]
+    assert tables[0]["confidence"].to_numpy() == pytest.approx(
+        tables[1]["confidence"].to_numpy(), abs=0.08
+    )
+
+
+def test_a_model_of_another_backbone_or_two_models_are_refused(
+    chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(evaluate, "--backbone", "resnet18", *dirs(chain)) == 1
+    assert "holds efficientnet_lite0" in capsys.readouterr().err
+    assert run(evaluate, "--model", "a", "--checkpoint_path", "b", *dirs(chain)) == 2
+
+
+def test_a_checkpoint_of_another_split_is_refused(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    run(
+        split,
+        "--seed",
+        "9",
+        "--val_fraction",
+        "0.15",
+        "--test_fraction",
+        "0.15",
+        "--data_dir",
+        tmp_path / "data",
+    )
+    argv = [
+        "--data_dir",
+        tmp_path / "data",
+        "--runs_dir",
+        chain / "runs",
+        "--output",
+        tmp_path / "out",
+    ]
+    assert run(evaluate, *LITE0, *argv) == 1
+    assert "another split" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_test_film_that_cannot_be_read_any_more_is_a_row_and_exit_3(
+    chain: Path, tmp_path: Path
+) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    victim = next(row for row in read_split(tmp_path / "data") if row.split == "test")
+    (tmp_path / "data" / victim.file).unlink()
+    (tmp_path / "data" / victim.file).write_bytes(b"gone")
+    argv = [
+        "--data_dir",
+        tmp_path / "data",
+        "--runs_dir",
+        chain / "runs",
+        "--output",
+        tmp_path / "out",
+    ]
+    assert run(evaluate, *LITE0, *argv) == 3
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert scores["unreadable"] == 1
+
+
+def test_a_class_of_interest_that_no_one_knows_is_refused_before_any_film_is_read(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(evaluate, "--positive", "TUBERCULOSE", "--output", tmp_path / "e", *dirs(chain)) == 1
+    assert "--positive TUBERCULOSE: this model knows NORMAL" in capsys.readouterr().err
+    assert (
+        run(evaluate, "--compare", tmp_path / "none", "--output", tmp_path / "e", *dirs(chain)) == 1
+    )
+    assert "there is no" in capsys.readouterr().err
+    assert not (tmp_path / "e/predictions.csv").exists()
+
+
+def test_without_a_readable_test_film_there_is_nothing_to_score(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    for film in (tmp_path / "data/test").rglob("*.*"):
+        film.unlink()
+        film.write_text("no film")
+    code = run(
+        evaluate,
+        "--nobaselines",
+        "--data_dir",
+        tmp_path / "data",
+        "--output",
+        tmp_path / "e",
+        "--runs_dir",
+        chain / "runs",
+    )
+    assert code == 1
+    assert "no test film could be read" in capsys.readouterr().err
+    assert (tmp_path / "e/predictions.csv").exists()
+    assert not (tmp_path / "e/metrics.json").exists()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_class_none_of_whose_test_films_can_be_read_is_left_without_scores(
+    chain: Path, tmp_path: Path
+) -> None:
+    shutil.copytree((chain / "data").resolve(), tmp_path / "data")
+    for film in (tmp_path / "data/test").rglob("*.*"):
+        if film.parent.name != "NORMAL":
+            film.unlink()
+            film.write_text("no film")
+    flags = [
+        "--data_dir",
+        tmp_path / "data",
+        "--output",
+        tmp_path / "e",
+        "--runs_dir",
+        chain / "runs",
+    ]
+    assert run(evaluate, *flags) == 3
+    scores = json.loads((tmp_path / "e/metrics.json").read_text())
+    assert scores["operating_point"] == {}
+    assert scores["per_class"]["TUBERCULOSIS"]["auroc"] is None
+    assert "has no stored threshold, or no test film" in (tmp_path / "e/report.html").read_text()

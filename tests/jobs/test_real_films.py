@@ -1,0 +1,90 @@
+"""Real films beside the project: the planted filing errors are all found, and the chain learns something."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from jobs import evaluate, ingest, split, train
+from lib.dataset.manifest import read_manifest, read_split
+from tests.conftest import LITE0, ODD_FILES, REAL_FILMS, dirs, needs_real_films, predict, run
+
+pytestmark = [pytest.mark.real_films, needs_real_films]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real")
+    assert run(ingest, "--dataset", f"folder:{REAL_FILMS}", *LITE0, *dirs(folder)[:2]) == 0
+    assert run(split, *dirs(folder)[:2]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth() -> pd.DataFrame:
+    return pd.read_csv(REAL_FILMS / "index.csv", keep_default_na=False).set_index("path")
+
+
+def test_every_file_is_in_the_manifest_with_its_digest(root: Path, truth: pd.DataFrame) -> None:
+    rows = {row.origin: row for row in read_manifest(root / "data")}
+    assert set(rows) == set(truth.index)
+    assert all(rows[origin].sha256 == truth.loc[origin, "sha256"] for origin in rows)
+    assert all(row.status == "ok" for row in rows.values())
+
+
+def test_the_contradictions_are_exactly_the_planted_ones(root: Path, truth: pd.DataFrame) -> None:
+    origin = {row.path: row.origin for row in read_manifest(root / "data")}
+    excluded = {
+        origin[row.path]
+        for row in read_split(root / "data")
+        if row.excluded_because.startswith("contradiction")
+    }
+    assert excluded == set(truth.index[truth["contradicts"].astype(str) == "True"])
+
+
+def test_no_patient_is_on_two_sides(root: Path, truth: pd.DataFrame) -> None:
+    origin = {row.path: row.origin for row in read_manifest(root / "data")}
+    sides: dict[str, set[str]] = {}
+    for row in read_split(root / "data"):
+        patient = truth.loc[origin[row.path], "patient"]
+        if row.split and patient:
+            sides.setdefault(str(patient), set()).add(row.split)
+    assert len(sides) > 500
+    assert all(len(found) == 1 for found in sides.values())
+
+
+def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_path: Path) -> None:
+    """The full phases take five minutes; two epochs each show that the second adds to the first."""
+    a = root / "runs" / "phase_a" / "best_efficientnet_lite0.pt"
+    assert run(train, "--phase", "a", "--epochs", "2", *LITE0, *dirs(root)) == 0
+    assert run(evaluate, "--checkpoint_path", a, "--output", root / "a", *LITE0, *dirs(root)) == 0
+    assert run(train, "--phase", "b", "--epochs", "2", *LITE0, *dirs(root)) == 0
+    assert run(evaluate, *LITE0, *dirs(root)) == 0
+    after_a = json.loads((root / "a" / "metrics.json").read_text())["macro_f1"]
+    after_b = json.loads((root / "runs" / "evaluation" / "metrics.json").read_text())["macro_f1"]
+    assert after_b > after_a
+    assert after_b > 0.85
+    assert predict(root, ODD_FILES, tmp_path / "odd.csv") == 0
+    odd = pd.read_csv(tmp_path / "odd.csv", index_col="path")
+    assert len(odd) == len(list(ODD_FILES.iterdir()))
+    assert "inverted" in odd["reasons"]["Fake_MONOHR1.dcm"]
+
+
+def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) -> None:
+    """After the two phases above; on a CPU without bfloat16 instructions it is emulated, slowly and alike."""
+    answers = {}
+    for precision in ("fp32", "bf16"):
+        output = tmp_path / f"{precision}.csv"
+        films = root / "data" / "test"
+        assert predict(root, films, output, "--precision", precision) == 0
+        answers[precision] = pd.read_csv(output)
+    same = answers["fp32"]["prediction"] == answers["bf16"]["prediction"]
+    labels = [Path(path).parts[0] for path in answers["fp32"]["path"]]
+    f1 = [
+        f1_score(labels, answers[precision]["prediction"], average="macro")
+        for precision in ("fp32", "bf16")
+    ]
+    assert same.mean() >= 0.995
+    assert abs(f1[0] - f1[1]) <= 0.005

@@ -1,0 +1,69 @@
+"""Checkpoints: the same bytes for the same content, and refused when they belong to something else."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.network import checkpoints
+from lib.network.checkpoints import Checkpoint
+from lib.run.errors import JobError
+
+
+def _checkpoint(value: float = 1.0) -> Checkpoint:
+    state = {"weight": torch.full((2, 3), value), "count": torch.tensor(3)}
+    return Checkpoint("resnet18", ("A", "B"), "a", 2, 0.5, 0.7, state, "data", "parent")
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "a.pt", _checkpoint())
+    loaded = checkpoints.load(tmp_path / "a.pt")
+    assert loaded.classes == ("A", "B")
+    assert loaded.digest == _checkpoint().digest
+    assert loaded.parent_digest == "parent"
+
+
+def test_the_same_content_gives_the_same_bytes_under_any_name(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "a.pt", _checkpoint())
+    checkpoints.save(tmp_path / "b.pt", _checkpoint())
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_the_digest_sees_a_single_bit() -> None:
+    assert _checkpoint(1.0).digest != _checkpoint(1.0 + 2**-23).digest
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1 / 0",)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps(_Payload())])
+def test_a_damaged_or_malicious_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(JobError, match="not a readable checkpoint"):
+        checkpoints.load(tmp_path / "a.pt")
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "a.pt", _checkpoint())
+    whole = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(JobError, match="not a readable checkpoint"):
+        checkpoints.load(tmp_path / "a.pt")
+
+
+def test_a_foreign_or_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(JobError, match="not a checkpoint of this program"):
+        checkpoints.load(tmp_path / "foreign.pt")
+    with pytest.raises(JobError, match="make train-a"):
+        checkpoints.load(tmp_path / "missing.pt")
+
+
+def test_another_backbone_or_other_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="holds resnet18"):
+        checkpoints.require_fit(tmp_path, _checkpoint(), "resnet50", ("A", "B"))
+    with pytest.raises(JobError, match="trained on A, B"):
+        checkpoints.require_fit(tmp_path, _checkpoint(), "resnet18", ("A", "C"))

@@ -1,0 +1,135 @@
+"""Calibration: temperatures are recovered, conformal sets cover, strange films are told apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.images.reader import Film
+from lib.network.graph import Prediction, softmax
+from lib.prediction import calibration
+from lib.prediction.calibration import Judge, Reference
+
+CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
+
+
+def _drawn(films: int, seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and targets drawn from their own softmax: a calibrated model whose logits were then scaled."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2, (films, 3))
+    chances = softmax(logits)
+    targets = (chances.cumsum(axis=1) < generator.random((films, 1))).sum(axis=1)
+    return logits * scale, targets
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
+def test_the_temperature_undoes_overconfidence_and_underconfidence(scale: float) -> None:
+    logits, targets = _drawn(20_000, 0, scale)
+    temperature = calibration.fit_temperature(logits, targets)
+    assert temperature == pytest.approx(scale, rel=0.05)
+    probabilities = softmax(logits / temperature)
+    right = probabilities.argmax(axis=1) == targets
+    assert calibration.expected_calibration_error(probabilities.max(axis=1), right) < 0.015
+
+
+@pytest.mark.parametrize("films", [5, 30, 200])
+def test_films_without_a_single_error_do_not_make_every_answer_certain(films: int) -> None:
+    targets = np.arange(films) % 3
+    logits = np.eye(3)[targets] + np.random.default_rng(0).normal(0, 0.1, (films, 3))
+    confidence = softmax(logits / calibration.fit_temperature(logits, targets)).max(axis=1)
+    assert confidence.mean() == pytest.approx((films + 1) / (films + 2), abs=0.02)
+
+
+def test_conformal_sets_hold_the_true_class_as_often_as_stated() -> None:
+    """300 studies with 133 validation and 200 test films each."""
+    covered = []
+    for study in range(300):
+        logits, targets = _drawn(333, study)
+        of_true = softmax(logits)[np.arange(333), targets]
+        threshold = calibration.conformal_threshold(of_true[:133], 0.95)
+        covered.append((of_true[133:] >= threshold).mean())
+    assert 0.945 <= np.mean(covered) <= 0.965
+
+
+def test_with_too_few_films_every_class_is_in_the_set() -> None:
+    assert calibration.conformal_threshold(np.full(10, 0.9), 0.95) == 0.0
+
+
+def test_the_threshold_reaches_the_sensitivity_and_no_higher_one_does() -> None:
+    scores = np.random.default_rng(0).random(57)
+    threshold = calibration.threshold_for(0.9, scores)
+    assert (scores >= threshold).mean() >= 0.9
+    assert (scores > threshold).mean() < 0.9
+
+
+def test_brier_and_reliability_by_hand() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
+    assert calibration.brier(probabilities, np.array([0, 0])) == pytest.approx(
+        (0.04 + 0.04 + 0.36 + 0.36) / 2
+    )
+    bins = calibration.reliability(
+        np.array([0.81, 0.83, 0.99]), np.array([True, False, True]), bins=10
+    )
+    assert [(count, right) for count, _, right in bins] == [(2, 0.5), (1, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def judge() -> tuple[Judge, np.random.Generator]:
+    """A judge of films whose features and thumbnails are noise around one centre."""
+    generator = np.random.default_rng(0)
+    logits, targets = _drawn(400, 1, scale=2.0)
+    features = 1 + 0.2 * generator.normal(size=(400, 64))
+    films = np.linspace(0, 200, 1024).reshape(1, 32, 32) + generator.normal(0, 20, (400, 32, 32))
+    learnt, reference = calibration.calibrate(logits, targets, features, films, CLASSES)
+    return Judge(learnt, reference), generator
+
+
+def _answer(generator: np.random.Generator, **changed: object) -> Prediction:
+    film = np.linspace(0, 200, 1024).reshape(32, 32) + generator.normal(0, 20, (32, 32))
+    values: dict[str, object] = {
+        "logits": np.array([9.0, 0, 0]),
+        "probabilities": np.array([0.998, 0.001, 0.001]),
+        "features": 1 + 0.2 * generator.normal(size=64),
+    }
+    read = {"thumbnail": film, "contrast": 60.0} | {
+        k: changed.pop(k) for k in ("thumbnail", "contrast") if k in changed
+    }
+    return Prediction(Film(Path("film.png"), **read), **{**values, **changed})  # type: ignore[arg-type]
+
+
+def test_what_asks_for_a_human_look(judge: tuple[Judge, np.random.Generator]) -> None:
+    judging, generator = judge
+
+    def reasons(positive: str = "", **changed: object) -> list[str]:
+        return judging.reasons(_answer(generator, **changed), CLASSES, positive)
+
+    ordinary = [reasons() for _ in range(300)]
+    assert sum(bool(found) for found in ordinary) <= 30
+    assert reasons(contrast=1.0) == ["blank or nearly blank"]
+    assert reasons(probabilities=None) == ["unreadable"]
+    doubtful = reasons(probabilities=np.array([0.5, 0.49, 0.01]))
+    assert any(found.startswith("low confidence: NORMAL or PNEUMONIA") for found in doubtful)
+    assert "unlike the training films" in reasons(features=generator.normal(size=64))
+    negative = 255 - np.linspace(0, 200, 1024).reshape(32, 32)
+    assert "inverted" in reasons(thumbnail=negative)
+
+
+def test_a_reference_survives_its_file(
+    judge: tuple[Judge, np.random.Generator], tmp_path: object
+) -> None:
+    from pathlib import Path
+
+    folder = Path(str(tmp_path))
+    reference = judge[0].reference
+    assert reference is not None
+    reference.write(folder)
+    again = Reference.read(folder)
+    features = judge[1].normal(size=(5, 64))
+    assert again.distances(features) == pytest.approx(reference.distances(features), abs=1e-3)
+
+
+def test_a_model_without_validation_films_judges_blank_films_alone() -> None:
+    nobody = Judge(None, None)
+    generator = np.random.default_rng(0)
+    assert nobody.reasons(_answer(generator), CLASSES) == []
+    assert nobody.reasons(_answer(generator, contrast=0.0), CLASSES) == ["blank or nearly blank"]

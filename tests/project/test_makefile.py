@@ -1,0 +1,203 @@
+"""The Makefile: what re-runs, what does not, what a failure leaves. Runs the jobs in this Python, without containers."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment, film
+
+PROJECT = Path(__file__).resolve().parents[2]
+Make = Callable[..., "subprocess.CompletedProcess[str]"]
+SMALL = [
+    "DATASET=phantom",
+    "BACKBONE=efficientnet_lite0",
+    "INGEST_ARGS=--phantom_films 36",
+    "SPLIT_ARGS=--val_fraction 0.2 --test_fraction 0.2",
+    "TRAIN_A_ARGS=--epochs 1",
+    "TRAIN_B_ARGS=--epochs 1",
+]
+
+
+def _checkout(folder: Path) -> Make:
+    """A copy of the project, and `make` in it with the local runner and this Python."""
+    for name in (
+        "Makefile",
+        ".env.example",
+        "deploy",
+        "lib",
+        "jobs",
+        "requirements.lock",
+        "requirements-torch.txt",
+    ):
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+
+    def make(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["make", "RUNNER=local", "READY=", f"PYTHON={sys.executable}", *words]
+        return subprocess.run(
+            command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Make]:
+    """A checkout after `make all`."""
+    folder = tmp_path_factory.mktemp("checkout")
+    make = _checkout(folder)
+    done = make("all", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, make
+
+
+def _jobs(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    """The jobs that a make run started, in order."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [
+        line.split("-m jobs.")[1].split()[0]
+        for line in done.stdout.splitlines()
+        if "-m jobs." in line
+    ]
+
+
+def test_all_leaves_scores_and_predictions(made: tuple[Path, Make]) -> None:
+    folder, _ = made
+    for path in (
+        "evaluation/metrics.json",
+        "evaluation/phase_a/metrics.json",
+        "predictions/test.csv",
+        "best_efficientnet_lite0.pt",
+    ):
+        assert (folder / "runs" / path).exists(), path
+
+
+def test_a_second_run_does_nothing(made: tuple[Path, Make]) -> None:
+    _, make = made
+    assert _jobs(make("all", *SMALL)) == []
+
+
+def test_touching_the_split_runs_what_depends_on_it(made: tuple[Path, Make]) -> None:
+    folder, make = made
+    (folder / "data/split.csv").touch()
+    assert _jobs(make("all", *SMALL)) == ["train", "evaluate", "train", "evaluate", "predict_batch"]
+
+
+def test_a_changed_setting_runs_what_depends_on_it(made: tuple[Path, Make]) -> None:
+    _, make = made
+    changed = [*SMALL[:-1], "TRAIN_B_ARGS=--epochs 1 --lr 2e-4"]
+    assert _jobs(make("all", *changed)) == ["train", "evaluate", "predict_batch"]
+    assert _jobs(make("all", *changed)) == []
+
+
+def test_a_film_added_at_the_source_is_taken_up(tmp_path: Path, phantom_films: Path) -> None:
+    make = _checkout(tmp_path)
+    shutil.copytree(phantom_films, tmp_path / "films")
+    settings = [f"DATASET=folder:{tmp_path / 'films'}", "BACKBONE=efficientnet_lite0"]
+    assert _jobs(make("split", *settings)) == ["ingest", "split"]
+    assert _jobs(make("split", *settings)) == []
+    film(tmp_path / "films/normal/new.png")
+    assert _jobs(make("split", *settings)) == ["ingest", "split"]
+    assert "NORMAL/new.png" in (tmp_path / "data/split.csv").read_text()
+
+
+def test_dotenv_lines_may_be_quoted_and_commented(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    (tmp_path / ".env").write_text('BACKBONE="resnet18" # small\nDATASET=phantom\n')
+    assert "cache/weights/resnet18.json ]" in make("-n", "train-a").stdout
+
+
+@pytest.mark.parametrize("name", ["RUNS_DIR", "DATA_DIR"])
+def test_clean_refuses_an_empty_folder_name(tmp_path: Path, name: str) -> None:
+    done = _checkout(tmp_path)("-n", "clean", f"{name}=")
+    assert done.returncode != 0
+    assert "must not be empty" in done.stderr
+
+
+def test_predict_writes_where_it_is_told(made: tuple[Path, Make], tmp_path: Path) -> None:
+    folder, make = made
+    output = tmp_path / "new folder" / "today.csv"
+    done = make(
+        "predict",
+        "BACKBONE=efficientnet_lite0",
+        f"INPUT={folder / 'data/test/NORMAL'}",
+        f"OUTPUT={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(output.read_text().splitlines()) == 1 + len(
+        list((folder / "data/test/NORMAL").iterdir())
+    )
+
+
+def test_predict_says_one_line_and_nothing_else(made: tuple[Path, Make], tmp_path: Path) -> None:
+    folder, make = made
+    done = make(
+        "-s",
+        "predict",
+        f"INPUT={folder / 'data/test/NORMAL'}",
+        f"OUTPUT={tmp_path / 'x.csv'}",
+        "REPORT=1",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert " rows (" in line
+    assert (tmp_path / "x.html").exists()
+
+
+def test_every_job_of_the_chain_leaves_its_log_beside_the_results(made: tuple[Path, Make]) -> None:
+    folder, _ = made
+    logged = {path.stem for path in (folder / "runs/logs").glob("*.jsonl")}
+    assert logged == {"ingest", "split", "train", "evaluate", "predict_batch"}
+
+
+def test_a_job_that_is_killed_is_told_about_memory(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    done = make("split", "DATASET=phantom", f"PYTHON={killed}")
+    assert done.returncode == 2
+    assert "killed (137): out of memory? raise MEMORY in .env" in done.stderr
+
+
+def test_predict_without_its_arguments_explains_itself(made: tuple[Path, Make]) -> None:
+    _, make = made
+    assert "INPUT=" in make("predict").stdout
+
+
+def test_a_failed_job_stops_the_chain_and_leaves_no_target(tmp_path: Path) -> None:
+    done = _checkout(tmp_path)("all", "DATASET=folder:/nowhere", "BACKBONE=efficientnet_lite0")
+    assert done.returncode != 0
+    assert "there is no folder /nowhere" in done.stderr
+    assert not (tmp_path / "data/raw/manifest.csv").exists()
+    assert "jobs.split" not in done.stdout
+
+
+def test_help_is_the_default_and_lists_every_target(tmp_path: Path) -> None:
+    done = _checkout(tmp_path)()
+    assert done.returncode == 0
+    targets = [
+        "setup",
+        "image",
+        "demo",
+        "all",
+        "ingest",
+        "split",
+        "train-a",
+        "train-b",
+        "evaluate",
+        "predict",
+        "doctor",
+        "audit",
+        "test",
+        "lint",
+        "clean",
+    ]
+    assert all(f"make {target}" in done.stdout for target in targets)

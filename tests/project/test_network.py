@@ -1,0 +1,131 @@
+"""Nothing phones home: each connection that a job attempts is recorded, by strace where it can be had and by Python."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+
+# Python runs a sitecustomize.py that it finds on its path before anything else; an audit hook cannot be removed again.
+HOOK = """
+import os, sys
+def hook(event, args):
+    by_address = event in ("socket.connect", "socket.sendto") and not isinstance(args[1], (str, bytes))  # no socket file
+    if by_address or event == "socket.getaddrinfo":
+        with open(os.environ["CXR_CONNECTIONS"], "a") as file:
+            file.write(f"{event} {args[:2]}\\n")
+sys.addaudithook(hook)
+"""
+
+
+def _strace() -> list[str]:
+    """The words that put a command under strace, or none where there is no strace or it may not trace."""
+    works = (
+        shutil.which("strace")
+        and subprocess.run(["strace", "-f", "true"], capture_output=True, check=False).returncode
+        == 0
+    )
+    return (
+        ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg"]
+        if works
+        else []
+    )
+
+
+class Watch:
+    """Runs Python programs and remembers whom they tried to reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "hook").mkdir()
+        (folder / "hook/sitecustomize.py").write_text(HOOK)
+        self.tracer = _strace()
+
+    def __call__(self, *words: object) -> list[str]:
+        """Run `python WORDS`; return the attempts to reach anything but a socket file."""
+        attempts, trace = self.folder / "attempts", self.folder / "trace"
+        for file in (attempts, trace):
+            file.unlink(missing_ok=True)
+        base = environment(CXR_CONNECTIONS=str(attempts), http_proxy="", https_proxy="")
+        base["PYTHONPATH"] = f"{self.folder / 'hook'}{os.pathsep}{base['PYTHONPATH']}"
+        tracer = [*self.tracer, "-o", str(trace)] if self.tracer else []
+        command = [*tracer, sys.executable, *map(str, words)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=base, capture_output=True, text=True, check=False
+        )
+        self.code, self.output = done.returncode, done.stdout + done.stderr
+        seen = attempts.read_text().splitlines() if attempts.exists() else []
+        traced = trace.read_text().splitlines() if trace.exists() else []
+        return seen + [line for line in traced if re.search(r"sa_family=AF_(?!UNIX)", line)]
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
+    return Watch(tmp_path_factory.mktemp("watched"))
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "socket.getaddrinfo('localhost', 9)",
+        "socket.socket().connect_ex(('127.0.0.1', 9))",
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+    ],
+)
+def test_the_watch_sees_an_attempt(watch: Watch, attempt: str) -> None:
+    assert watch("-c", f"import socket; {attempt}")
+
+
+def test_a_connection_past_python_is_seen_by_strace(watch: Watch) -> None:
+    if not watch.tracer:
+        pytest.skip(
+            "strace is missing or may not trace: only what Python itself connects is watched"
+        )
+    code = (
+        "import ctypes, struct, socket; libc = ctypes.CDLL(None); "
+        "address = struct.pack('=HH4s8x', 2, 9, socket.inet_aton('127.0.0.1')); "
+        "libc.connect(libc.socket(2, 1, 0), address, 16)"
+    )
+    assert any("127.0.0.1" in line for line in watch("-c", code))
+
+
+def test_no_job_after_ingest_tries_to_reach_anyone(watch: Watch, phantom_films: Path) -> None:
+    lite0 = ("--backbone", "efficientnet_lite0")
+    jobs: list[tuple[int, tuple[object, ...]]] = [
+        (3, ("ingest", "--dataset", f"folder:{phantom_films}", *lite0)),
+        (0, ("split", "--val_fraction", 0.15, "--test_fraction", 0.15)),
+        (0, ("train", "--phase", "a", "--epochs", 1, *lite0)),
+        (0, ("train", "--phase", "b", "--epochs", 1, *lite0)),
+        (0, ("evaluate", *lite0)),
+        (
+            0,
+            (
+                "predict_batch",
+                "--input",
+                "data/test",
+                "--output",
+                "x.csv",
+                "--report",
+                "x.html",
+                "--explain",
+                "maps",
+            ),
+        ),
+    ]
+    for code, (job, *flags) in jobs:
+        attempts = watch("-m", f"jobs.{job}", *flags)
+        assert watch.code == code, f"{job}: {watch.output}"
+        assert attempts == [], job
+
+
+def test_libraries_are_told_not_to_report(watch: Watch) -> None:
+    watch(
+        "-c",
+        "import lib, os; print(*(os.environ[n] for n in ('DO_NOT_TRACK', 'HF_HUB_DISABLE_TELEMETRY', 'HF_HUB_OFFLINE')))",
+    )
+    assert watch.output.split() == ["1", "1", "1"]

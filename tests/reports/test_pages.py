@@ -1,0 +1,225 @@
+"""The report: one file that needs nothing else, with every section, without a word the browser complains about."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from jobs import evaluate, ingest, split, train
+from lib.reports import figures
+from lib.reports import pages as page_module
+from tests.conftest import LITE0, dirs, predict, run
+
+SECTIONS = [
+    "verdict",
+    "audit",
+    "scores",
+    "calibration",
+    "operating",
+    "sources",
+    "films",
+    "training",
+    "made",
+]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.fixture(scope="module")
+def page(chain: Path) -> Path:
+    return chain / "runs" / "report.html"
+
+
+def _title_in_browser(file: Path, *flags: str) -> str:
+    """What the page's own script made its title, after a browser has shown it without a complaint on its console."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        *flags,
+    ]
+    command += [f"--user-data-dir={file.parent}/u", "--dump-dom", f"file://{file}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found is not None
+    return html.unescape(found.group(1))
+
+
+def test_every_section_is_there_and_filled(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r'<section id="(\w+)">', text) == SECTIONS
+    assert text.count("<svg") >= 9
+    assert text.count("data:image/jpeg;base64,") >= 8
+    assert "Not a medical device" in text
+    assert "{{" not in text
+    assert "None" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+
+
+def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
+    text = page.read_text()
+    assert (
+        re.findall(
+            r'(?:src|href)="(?!data:|#)[^"]*"', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+        )
+        == []
+    )
+    assert "<script" not in text
+    assert "@import" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_sideways(
+    page: Path, tmp_path: Path, width: int
+) -> None:
+    probe = "<script>document.title = document.documentElement.scrollWidth + ' ' + document.documentElement.clientWidth</script>"
+    copy = tmp_path / "report.html"
+    copy.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    wide, seen = _title_in_browser(copy, f"--window-size={width},1200").split()
+    assert int(wide) <= int(seen)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_on_paper_no_table_is_cut_off(page: Path, tmp_path: Path) -> None:
+    """The rules for print, applied to a window as wide as a sheet."""
+    probe = "<script>document.title = [...document.querySelectorAll('table')].filter("
+    probe += "t => t.getBoundingClientRect().right > document.documentElement.clientWidth).length</script>"
+    text = (
+        page.read_text()
+        .replace("@media screen", "@media not all")
+        .replace("@media print", "@media all")
+    )
+    (tmp_path / "paper.html").write_text(text.replace("</body>", probe + "</body>"))
+    assert _title_in_browser(tmp_path / "paper.html", "--window-size=720,1000") == "0"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_triage_page_puts_films_to_look_at_first_and_sorts_without_a_server(
+    chain: Path, tmp_path: Path
+) -> None:
+    inbox = tmp_path / "in"
+    shutil.copytree((chain / "data").resolve() / "test" / "NORMAL", inbox)
+    (inbox / "<b>broken.png").write_text("no film")
+    assert predict(chain, inbox, tmp_path / "x.csv", "--report", tmp_path / "x.html") == 3
+    text = (tmp_path / "x.html").read_text()
+    assert "<b>broken" not in text
+    table = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
+    assert text.count("<article") == len(table)
+    first = re.findall(r'<article class="(review)?"', text)
+    assert first == sorted(first, reverse=True)
+    assert first.count("review") == table["needs_review"].sum()
+    probe = "by('sort').value = 'path'; by('show').value = 'review'; update(); document.title = "
+    probe += "[...films.children].filter(f => !f.hidden).map(f => f.dataset.path).join('|')"
+    (tmp_path / "y.html").write_text(text.replace("</script>", probe + "</script>"))
+    titles = _title_in_browser(tmp_path / "y.html")
+    assert titles.split("|") == sorted(table["path"][table["needs_review"]])
+
+
+def test_the_model_card_stands_beside_the_model(chain: Path) -> None:
+    card = (chain / "runs/model/MODEL_CARD.md").read_text()
+    assert "Not a medical device" in card
+    scores = json.loads((chain / "runs/evaluation/metrics.json").read_text())
+    for name in ("NORMAL", "PNEUMONIA", "TUBERCULOSIS"):
+        recall = page_module.with_range(
+            scores["per_class"][name]["recall"], scores["intervals"][f"recall.{name}"]
+        )
+        assert f"{name}: recall {recall}, precision" in card
+    assert page_module.with_range(0.5, (0.25, 0.75)) == "0.500 (0.250 to 0.750)"
+    assert page_module.with_range(0.5, None) == "0.500"
+
+
+def test_a_set_that_is_a_shortcut_and_nothing_else_is_called_so(tmp_path: Path) -> None:
+    """Class = image size, the same noise in every film: no lung can be in it."""
+    for place, label in enumerate(("NORMAL", "PNEUMONIA", "TUBERCULOSIS")):
+        for number in range(40):
+            noise = np.random.default_rng([place, number]).integers(
+                0, 256, (64, 64), dtype=np.uint8
+            )
+            folder = tmp_path / "source" / label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).resize((128 + 32 * place,) * 2, Image.Resampling.NEAREST).save(
+                folder / f"{number}.png"
+            )
+    root = tmp_path / "project"
+    assert run(ingest, "--dataset", f"folder:{tmp_path / 'source'}", *LITE0, *dirs(root)[:2]) == 0
+    assert run(split, "--val_fraction", "0.2", "--test_fraction", "0.3", *dirs(root)[:2]) == 0
+    assert run(train, "--phase", "a", "--epochs", "1", *LITE0, *dirs(root)) == 0
+    assert run(evaluate, *dirs(root)) == 0
+    scores = json.loads((root / "runs/evaluation/metrics.json").read_text())
+    assert scores["baselines"]["metadata"]["macro_f1"] == 1.0
+    assert scores["verdict"]["level"] == "shortcut"
+    assert (
+        "Nothing here shows that the model reads lungs" in (root / "runs/report.html").read_text()
+    )
+
+
+def test_two_evaluations_of_the_same_films_are_compared_in_pairs(
+    chain: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "phase_a"
+    assert (
+        run(evaluate, "--model", chain / "runs/phase_a/model", "--output", other, *dirs(chain)) == 0
+    )
+    assert run(evaluate, "--output", tmp_path / "again", "--compare", other, *dirs(chain)) == 0
+    compared = json.loads((tmp_path / "again" / "metrics.json").read_text())["compared"]
+    first, second = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("phase_a", "again")
+    )
+    assert compared["accuracy"]["difference"] == pytest.approx(
+        second["accuracy"] - first["accuracy"], abs=1e-9
+    )
+
+
+def test_another_split_cannot_be_compared(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(chain / "runs/evaluation/predictions.csv", keep_default_na=False)
+    (tmp_path / "other").mkdir()
+    table[1:].to_csv(tmp_path / "other" / "predictions.csv", index=False)
+    assert (
+        run(evaluate, "--output", tmp_path / "out", "--compare", tmp_path / "other", *dirs(chain))
+        == 1
+    )
+    assert "scored other films" in capsys.readouterr().err
+    assert (
+        run(evaluate, "--output", tmp_path / "out", "--compare", tmp_path / "nowhere", *dirs(chain))
+        == 1
+    )
+    assert "Give the folder of an earlier evaluation" in capsys.readouterr().err
+
+
+def test_class_names_that_begin_alike_stay_apart() -> None:
+    assert figures.short(["NORMAL", "TUBERCULOSIS", "PNEUMONIA"]) == ["NORMAL", "TB", "PNEUMONIA"]
+    assert figures.short(["PNEUMONIA_BACTERIAL", "PNEUMONIA_VIRAL"]) == [
+        "PNEU…TERIAL",
+        "PNEU…_VIRAL",
+    ]
+    styles = [
+        tuple(style.values())
+        for style in figures.line_styles([str(number) for number in range(24)])
+    ]
+    assert len(set(styles)) == 24
+
+
+def test_a_large_batch_shows_what_to_look_at_first() -> None:
+    rows = [
+        {"path": f"{n:05}", "needs_review": n % 20 == 0, "confidence": f"{n / 7000:.6f}"}
+        for n in range(7000)
+    ]
+    shown = page_module.in_triage_order(iter(rows))
+    assert len(shown) == page_module.CARDS
+    assert [row["path"] for row in shown[:2]] == ["00000", "00020"]
+    assert sum(row["needs_review"] for row in shown) == 350
+    assert not shown[350]["needs_review"]

@@ -1,0 +1,45 @@
+"""Views of a film."""
+
+import numpy as np
+from lib.training.augmentation import Augmentation, augment
+from PIL import Image
+
+FILM = np.asarray(Image.effect_mandelbrot((128, 128), (-2, -1.5, 1, 1.5), 50).convert("L"))
+NOTHING = Augmentation(degrees=0, translation=0, scaling=0, brightness=0, contrast=0)
+
+
+def test_the_same_seed_epoch_and_film_give_the_same_view() -> None:
+    first = augment(FILM, Augmentation(), 1, 2, 3)
+    assert np.array_equal(first, augment(FILM, Augmentation(), 1, 2, 3))
+    for other in ((9, 2, 3), (1, 9, 3), (1, 2, 9)):
+        assert not np.array_equal(first, augment(FILM, Augmentation(), *other))
+
+
+def test_views_keep_shape_and_type() -> None:
+    view = augment(FILM, Augmentation(), 0, 0, 0)
+    assert view.shape == FILM.shape
+    assert view.dtype == np.uint8
+
+
+def test_without_deviations_the_view_is_the_film() -> None:
+    assert np.abs(augment(FILM, NOTHING, 0, 0, 0).astype(int) - FILM).max() <= 1
+
+
+def test_no_view_is_mirrored() -> None:
+    """The heart has a side: every view stays nearer to the film than to its mirror image."""
+    film = np.zeros((128, 128), dtype=np.uint8)
+    film[40:100, 70:110] = 200
+    for number in range(50):
+        view = augment(film, Augmentation(), 0, 1, number).astype(int)
+        assert np.abs(view - film).mean() < np.abs(view - film[:, ::-1]).mean()
+
+
+def test_global_random_state_is_not_touched() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
+    augment(FILM, Augmentation(), 0, 0, 0)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
