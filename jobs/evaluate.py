@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lib import settings
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.network.backbones import BACKBONES
-from lib.run import console, flags
+from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
-    from lib.network.graph import ModelCard, Prediction
-    from lib.prediction.calibration import Judge
+    from lib.network.artifact import ModelManifest
+    from lib.prediction.prediction import Prediction
+    from lib.prediction.triage import Judge
 
 
 def evaluate(
@@ -66,12 +67,14 @@ def evaluate(
 ) -> int:
     """Score the compiled model on the test films that no training or model choice has seen.
 
-    Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a baseline that never sees a
-    lung answers), metrics.json (scores with 95 % intervals drawn by patient where names tell, calibration, operating
-    point, scores by source, the verdict), thresholds.csv, the figures confusion.png, roc.png and overview.png, and the
-    page to read: RUNS_DIR/report.html (figures.html in --output, where that is given), with MODEL_CARD.md beside
-    RUNS_DIR's model (beside the tables for another one, and with --output). The numbers come from the two tables alone.
-    A film that cannot be read is a row with its error, and the job ends with exit code 3.
+    Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a
+    baseline that never sees a lung answers), metrics.json (scores with 95 % intervals drawn by
+    patient where names tell, calibration, operating point, scores by source, the verdict),
+    thresholds.csv, the figures confusion.png, roc.png and overview.png, and the page to read:
+    RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside
+    RUNS_DIR's model (beside the tables for another one, and with --output). The numbers come from
+    the two tables alone. A film that cannot be read is a row with its error, and the job ends with
+    exit code 3.
 
     Examples:
         python -m jobs.evaluate
@@ -81,8 +84,8 @@ def evaluate(
     """
     from lib.dataset import audit
     from lib.evaluation import evaluation, metrics
-    from lib.network.graph import Predictor
-    from lib.prediction.calibration import Judge
+    from lib.prediction.predictor import Predictor
+    from lib.prediction.triage import Judge
     from lib.reports import figures, pages
 
     if model and checkpoint_path:
@@ -180,8 +183,10 @@ def evaluate(
 
 
 def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
-    """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is not used."""
-    flags.import_torch()
+    """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is
+    not used.
+    """
+    signals.import_torch()
     from lib.network import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)
@@ -190,7 +195,7 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     export.write_model(folder, checkpoint, network, [], cores)
 
 
-def _class_of_interest(positive: str | None, card: "ModelCard") -> str:
+def _class_of_interest(positive: str | None, card: "ModelManifest") -> str:
     if positive is not None and positive not in card.classes:
         raise JobError(f"--positive {positive}: this model knows {', '.join(card.classes)}.")
     return positive or "TUBERCULOSIS"
@@ -213,7 +218,7 @@ def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) 
 
 
 def _csv_row(
-    row: SplitRecord, answer: "Prediction", card: "ModelCard", judge: "Judge", source: str
+    row: SplitRecord, answer: "Prediction", card: "ModelManifest", judge: "Judge", source: str
 ) -> dict[str, Any]:
     from lib.prediction.maps import share_outside_lungs
 
@@ -291,4 +296,4 @@ def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(evaluate)
+    execute.run(evaluate)

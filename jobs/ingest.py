@@ -12,10 +12,11 @@ from lib import settings
 from lib.dataset import sources
 from lib.dataset.manifest import FilmRecord, read_manifest, write_rows
 from lib.dataset.sources import FoundFilm, Source
-from lib.images.decode import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
+from lib.images.files import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file, leads_out
 from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
-from lib.run import console, flags
+from lib.network.weights import bring_weights
+from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -45,12 +46,14 @@ def ingest(
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
-    """Bring films into data/raw/<CLASS>/ and the backbone's ImageNet weights into data/cache/weights/.
+    """Bring films into data/raw/<CLASS>/ and the backbone's ImageNet weights into
+    data/cache/weights/.
 
-    train, val and test folders of the source are merged: the split job draws its own. All classes are found or
-    nothing is touched; the old data/raw stays until the new one is whole; a second run copies only what is missing.
-    Every file is hashed, decoded and measured in data/raw/manifest.csv; an unreadable one is a row with its problem,
-    and the job ends with exit code 3. No later job needs a network.
+    train, val and test folders of the source are merged: the split job draws its own. All classes
+    are found or nothing is touched; the old data/raw stays until the new one is whole; a second run
+    copies only what is missing. Every file is hashed, decoded and measured in
+    data/raw/manifest.csv; an unreadable one is a row with its problem, and the job ends with exit
+    code 3. No later job needs a network.
 
     Examples:
         python -m jobs.ingest --dataset phantom --backbone efficientnet_lite0
@@ -68,7 +71,7 @@ def ingest(
         if outside:
             left_out = f"{len(outside)} files lie outside any class folder and are left out"
             console.warn(f"{left_out}, the first: {outside[0]}", log_as=left_out)
-        backbones.bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
+        bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
 
         known = {record.origin: record for record in _earlier(data_dir)}
         names = _names(found, known)
@@ -127,7 +130,9 @@ def ingest(
 
 
 def _earlier(data_dir: Path) -> list[FilmRecord]:
-    """What an earlier ingest measured; nothing where its manifest is missing, damaged or of an older form."""
+    """What an earlier ingest measured; nothing where its manifest is missing, damaged or of an
+    older form.
+    """
     try:
         return read_manifest(data_dir)
     except JobError:
@@ -144,7 +149,8 @@ def _require_apart(source: Source, data_dir: Path) -> None:
 
 
 def _names(found: Sequence[FoundFilm], known: dict[str, FilmRecord]) -> dict[str, str]:
-    """Origin → path below data/raw. A name already taken in its class gets a suffix drawn from the origin.
+    """Origin → path below data/raw. A name already taken in its class gets a suffix drawn from the
+    origin.
 
     Names given by an earlier ingest are kept, so that adding films renames none.
     """
@@ -192,7 +198,8 @@ def _stage(
     staging: Path,
     source: Source,
 ) -> dict[str, str]:
-    """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it had finished.
+    """Fill `staging`, taking from data/raw what is unchanged and from an interrupted run what it
+    had finished.
 
     Returns what could not be copied, as origin → reason.
     """
@@ -268,4 +275,4 @@ def _report(records: Sequence[FilmRecord]) -> int:
 
 
 if __name__ == "__main__":
-    flags.run(ingest)
+    execute.run(ingest)

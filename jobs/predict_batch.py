@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lib import settings
 from lib.images import buckets, dicom, inputs
 from lib.images.inputs import Place
-from lib.images.reader import Stamp
 from lib.network.backbones import BACKBONES
-from lib.run import console, flags
+from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic, tables
 from lib.storage.cells import from_cell, is_inside, to_cell
+from lib.storage.stamp import Stamp
 from lib.workers.cores import usable_cores
 from lib.workers.ray import check_address
 
@@ -111,19 +111,22 @@ def predict_batch(
 ) -> int:
     """Classify every file below --input and write one row per file, sorted by path.
 
-    Columns: path (below --input, as a cell that no spreadsheet runs: docs/FORMATS.md has the way back), prediction,
-    confidence (the prediction's probability), prob_<CLASS> for each class (calibrated), needs_review, reasons (several
-    possible classes, unlike the training films, inverted, blank), outside_lungs (share of the evidence outside the
-    central lung field), error, model. A file that cannot be read has an empty prediction and its reason in error; the
-    job then ends with exit code 3 and the table is complete all the same. An empty folder gives a table without rows.
-    Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
+    Columns: path (below --input, as a cell that no spreadsheet runs: docs/FORMATS.md has the way
+    back), prediction, confidence (the prediction's probability), prob_<CLASS> for each class
+    (calibrated), needs_review, reasons (several possible classes, unlike the training films,
+    inverted, blank), outside_lungs (share of the evidence outside the central lung field), error,
+    model. A file that cannot be read has an empty prediction and its reason in error; the job then
+    ends with exit code 3 and the table is complete all the same. An empty folder gives a table
+    without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not a
+    medical device: a person decides.
 
-    A name in .parquet gives the same rows as Parquet: the text of the cells, numbers as doubles, empty ones as null. With
-    --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
+    A name in .parquet gives the same rows as Parquet: the text of the cells, numbers as doubles,
+    empty ones as null. With --rows_per_file it is a folder of parts that pandas, polars and DuckDB
+    read as one table.
 
-    Rows are on disk as they come, in .NAME.journal beside the table. A run that was stopped, killed or out of disk
-    space is taken up by the same command and ends with the table of an uninterrupted one. With --incremental a table
-    that exists keeps its rows and gets the new ones.
+    Rows are on disk as they come, in .NAME.journal beside the table. A run that was stopped, killed
+    or out of disk space is taken up by the same command and ends with the table of an uninterrupted
+    one. With --incremental a table that exists keeps its rows and gets the new ones.
 
     Examples:
         python -m jobs.predict_batch --input /srv/inbox --output runs/predictions/today.csv
@@ -285,8 +288,10 @@ def _write_report(
     place: Place,
     classifier: "Classifier | ClusterClassifier",
 ) -> None:
-    """The page of the whole table; films with a picture are read once more, so that rows of an earlier run have theirs."""
-    from lib.reports.pages import PICTURES, in_triage_order, pictures, write_triage
+    """The page of the whole table; films with a picture are read once more, so that rows of an
+    earlier run have theirs.
+    """
+    from lib.reports.batch_page import PICTURES, in_triage_order, pictures, write_triage
 
     rows = in_triage_order(_table_rows(table))
     shown = [row for row in rows if row["prediction"]][:PICTURES]
@@ -298,4 +303,4 @@ def _write_report(
 
 
 if __name__ == "__main__":
-    flags.run(predict_batch)
+    execute.run(predict_batch)

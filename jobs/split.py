@@ -13,7 +13,7 @@ from lib.dataset.audit import Audit, audit
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
 from lib.dataset.sources import DATASETS, FOLDER, Dataset, class_or_split
 from lib.dataset.split import SPLITS
-from lib.run import console, flags
+from lib.run import console, execute
 from lib.run.errors import DONE, JobError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -44,11 +44,13 @@ def split(
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
 ) -> int:
-    """Deal the films to data/train|val|test/<CLASS>/ (hard links, ImageFolder layout) and write data/split.csv.
+    """Deal the films to data/train|val|test/<CLASS>/ (hard links, ImageFolder layout) and write
+    data/split.csv.
 
-    Films of one patient, identical bytes and near-duplicates stay on one side; the classes are balanced across the
-    sides. A contradiction, the same bytes under two labels, is settled by --on_contradiction. The folders are swapped
-    when the new split is whole: no file of an earlier one survives.
+    Films of one patient, identical bytes and near-duplicates stay on one side; the classes are
+    balanced across the sides. A contradiction, the same bytes under two labels, is settled by
+    --on_contradiction. The folders are swapped when the new split is whole: no file of an earlier
+    one survives.
 
     Examples:
         python -m jobs.split
@@ -115,7 +117,9 @@ def split(
 
 
 def _policy(on_contradiction: str, dataset: Dataset, labels: Sequence[str]) -> str:
-    """The policy to carry out. `auto` is the dataset's own; where its kept class does not exist, all copies go."""
+    """The policy to carry out. `auto` is the dataset's own; where its kept class does not exist,
+    all copies go.
+    """
     if on_contradiction != "auto":
         kind, colon, kept = on_contradiction.partition(":")
         return f"{kind}:{kept.upper()}" if colon else on_contradiction
@@ -130,7 +134,9 @@ def _dataset(data_dir: Path) -> Dataset:
 
 
 def _publish(rows: Sequence[SplitRecord], data_dir: Path) -> None:
-    """Build the three folders beside the old ones, then swap them; split.csv comes last and makes the split valid."""
+    """Build the three folders beside the old ones, then swap them; split.csv comes last and makes
+    the split valid.
+    """
     staging = data_dir / f".split{atomic.PARTIAL}"
     shutil.rmtree(staging, ignore_errors=True)
     for row in console.track(
@@ -230,7 +236,9 @@ def _print_audit(found: Audit, policy: str, reason: str) -> None:
 
 
 def _warn_of_unused_folders(films: Sequence[FilmRecord], group_by: str) -> None:
-    """Folders below the class folders may be patients, or may not: say that `auto` took no notice of them."""
+    """Folders below the class folders may be patients, or may not: say that `auto` took no notice
+    of them.
+    """
     unknown = [PurePosixPath(film.origin).parent for film in films if not film.patient]
     labels = {film.label for film in films}
     folders = {
@@ -249,7 +257,9 @@ def _warn_of_unused_folders(films: Sequence[FilmRecord], group_by: str) -> None:
 def _require_whole_groups(
     rows: Sequence[SplitRecord], films: Sequence[FilmRecord], persons: Sequence[str]
 ) -> int:
-    """Check, before anything is published, that no group and no patient lies on two sides. Returns the patients."""
+    """Check, before anything is published, that no group and no patient lies on two sides. Returns
+    the patients.
+    """
     person_of = {film.path: person for film, person in zip(films, persons, strict=True) if person}
     sides: dict[tuple[str, str], set[str]] = {}
     for row in rows:
@@ -266,4 +276,4 @@ def _require_whole_groups(
 
 
 if __name__ == "__main__":
-    flags.run(split)
+    execute.run(split)

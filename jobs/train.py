@@ -1,4 +1,6 @@
-"""Staged transfer learning: Phase A trains the head on a frozen backbone, Phase B fine-tunes the last block."""
+"""Staged transfer learning: Phase A trains the head on a frozen backbone, Phase B fine-tunes the
+last block.
+"""
 
 import hashlib
 import json
@@ -14,22 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lib import settings
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
-from lib.images.decode import find_files
-from lib.network.backbones import BACKBONES, build, weights_file
-from lib.run import console, flags
+from lib.images.files import find_files
+from lib.network.backbones import BACKBONES, build
+from lib.network.weights import weights_file
+from lib.run import console, execute, signals
 from lib.run.errors import DONE, JobError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
+from lib.training.plan import Plan, with_phase_defaults
 from lib.workers.cores import usable_cores, usable_memory
 from lib.workers.ray import check_address
 
 if TYPE_CHECKING:
-    from lib.training.augmentation import Film
-    from lib.training.feature_cache import FrozenFeatures
-    from lib.training.loop import Plan, Source, Trainer
     from torch import nn
 
     from lib.network.checkpoints import Checkpoint
+    from lib.training.augmentation import Film
+    from lib.training.batches import Source
+    from lib.training.feature_cache import FrozenFeatures
+    from lib.training.loop import Trainer
+    from lib.training.plan import Plan
     from lib.workers.ray import Cluster
 
 BY_PHASE = "none takes the phase's own"
@@ -104,35 +110,39 @@ def train(
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
-    """Train one phase on data/train, keep the best epoch on data/val; write runs/phase_<a|b>/, runs/best_<backbone>.pt
-    and runs/model/, the compiled model that evaluate and predict_batch use.
+    """Train one phase on data/train, keep the best epoch on data/val; write runs/phase_<a|b>/,
+    runs/best_<backbone>.pt and runs/model/, the compiled model that evaluate and predict_batch use.
 
-    Films are made grey, shrunk to the backbone's input and normalised with its statistics; training views are rotated,
-    shifted, scaled and exposed a little differently, never mirrored. Frozen layers are frozen whole, BatchNorm
-    statistics included. Phase B counts Phase A's score as epoch 0, so it is never worse on validation.
+    Films are made grey, shrunk to the backbone's input and normalised with its statistics; training
+    views are rotated, shifted, scaled and exposed a little differently, never mirrored. Frozen
+    layers are frozen whole, BatchNorm statistics included. Phase B counts Phase A's score as epoch
+    0, so it is never worse on validation.
 
-    What is frozen is a pure function, so every view of a film goes through it once and its activations are kept in
-    data/cache/features, for both phases. Views are fewer than epochs when --views says so, or when disk or memory ask for it;
-    where not even one fits, the frozen layers run in every epoch. --nofreeze_backbone trains without a cache. --cluster fills
-    the cache on the nodes of a Ray cluster, which see DATA_DIR under the same path; the epochs run here.
+    What is frozen is a pure function, so every view of a film goes through it once and its
+    activations are kept in data/cache/features, for both phases. Views are fewer than epochs when
+    --views says so, or when disk or memory ask for it; where not even one fits, the frozen layers
+    run in every epoch. --nofreeze_backbone trains without a cache. --cluster fills the cache on the
+    nodes of a Ray cluster, which see DATA_DIR under the same path; the epochs run here.
 
-    The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it stood and ends with
-    bit-identical weights. State is saved after every epoch, every minute and on a signal. Changed settings start a new
-    run; the folder of a finished one becomes runs/phase_<a|b>.previous.
+    The run can be stopped anywhere (Ctrl-C, SIGTERM, kill -9): the same command goes on where it
+    stood and ends with bit-identical weights. State is saved after every epoch, every minute and on
+    a signal. Changed settings start a new run; the folder of a finished one becomes
+    runs/phase_<a|b>.previous.
 
-    Refused before any work: --nofreeze_backbone together with --fine_tune_last_block, --checkpoint_path without
-    resuming, a checkpoint of another backbone, other classes or another split, a class without training or validation films.
+    Refused before any work: --nofreeze_backbone together with --fine_tune_last_block,
+    --checkpoint_path without resuming, a checkpoint of another backbone, other classes or another
+    split, a class without training or validation films.
 
     Examples:
         python -m jobs.train --phase a
         python -m jobs.train --phase b --epochs 12 --lr 5e-5
         python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
     """
-    flags.import_torch()
+    signals.import_torch()
     from lib.network import checkpoints
-    from lib.training import feature_cache, loop
+    from lib.training import batches, feature_cache, loop
 
-    cells = loop.with_phase_defaults(
+    cells = with_phase_defaults(
         phase,
         {
             "epochs": epochs,
@@ -153,7 +163,7 @@ def train(
         raise UsageError(
             "--cluster fills the cache of what frozen layers compute: it goes with --cache on and --freeze_backbone."
         )
-    plan = loop.Plan(
+    plan = Plan(
         phase=phase,
         backbone=backbone,
         batch_size=batch_size,
@@ -206,11 +216,13 @@ def train(
             )
             room = feature_cache.make_room(frozen.folder.parent, frozen.folder, cache_gb)
             plan = replace(plan, views=_fill(frozen, plan, room))
-            source = feature_cache.CachedViews(frozen, _tap(plan), plan.views)
+            source = batches.CachedBatches(frozen, _tap(plan), plan.views)
         else:
-            trunk = loop.freeze(network, plan)[0]
+            trunk = batches.freeze(network, plan)[0]
             row = BACKBONES[backbone]
-            source = loop.Straight(films, row, trunk, plan.augmentation, seed, workers or cores)
+            source = batches.LiveBatches(
+                films, row, trunk, plan.augmentation, seed, workers or cores
+            )
         fingerprint = _fingerprint(plan, identity)
         _prepare_folder(folder, fingerprint, restart, start)
         template = checkpoints.Checkpoint(
@@ -231,7 +243,7 @@ def train(
             )
         taps = (
             (source.features.graphs, source.tap)
-            if isinstance(source, feature_cache.CachedViews)
+            if isinstance(source, batches.CachedBatches)
             else None
         )
         _publish(trainer, progress.history, fingerprint, published, films["val"], cores, taps)
@@ -251,12 +263,12 @@ class _Machines:
 
 
 def _machines(held: ExitStack, address: str, cores: int, data_dir: Path) -> _Machines:
-    from lib.network.graph import numeric_setup, usual_precision
+    from lib.network.graph import native_precision, runtime_fingerprint
     from lib.workers.ray import Cluster
 
-    has_bf16 = usual_precision() == "bf16"
+    has_bf16 = native_precision() == "bf16"
     if not address:
-        return _Machines(numeric_setup(), has_bf16)
+        return _Machines(runtime_fingerprint(), has_bf16)
     cluster = held.enter_context(Cluster(address, cores))
     nodes = cluster.nodes([data_dir.absolute()])
     setups = {node.setup for node in nodes}
@@ -303,8 +315,8 @@ def _starting_checkpoint(
 ) -> "Checkpoint | None":
     """What the run starts from; None is ImageNet.
 
-    runs/best_<backbone>.pt becomes this phase's own result once it is finished. A second run of the phase starts
-    where the first one did: each phase keeps what it started from as start.pt.
+    runs/best_<backbone>.pt becomes this phase's own result once it is finished. A second run of the
+    phase starts where the first one did: each phase keeps what it started from as start.pt.
     """
     from lib.network import checkpoints
 
@@ -361,7 +373,9 @@ def _is_finished(folder: Path, fingerprint: str) -> bool:
 def _prepare_folder(
     folder: Path, fingerprint: str, restart: bool, start: "Checkpoint | None"
 ) -> None:
-    """Keep an interrupted run with the same fingerprint; move a finished one aside, one generation back."""
+    """Keep an interrupted run with the same fingerprint; move a finished one aside, one generation
+    back.
+    """
     from lib.network import checkpoints
 
     config = folder / "config.json"
@@ -405,10 +419,9 @@ def _frozen_features(
     cores: int,
     readers: int,
 ) -> "FrozenFeatures":
+    from lib.network import checkpoints, export
     from lib.training.augmentation import read_film
     from lib.training.feature_cache import FrozenFeatures, Recipe
-
-    from lib.network import checkpoints, export
 
     row = BACKBONES[plan.backbone]
     backbone_state = {
@@ -439,13 +452,14 @@ def _frozen_features(
 
 
 def _fill(frozen: "FrozenFeatures", plan: "Plan", room: int) -> int:
-    """Choose the number of views, compute what the cache lacks of them, and return it. 0: not even one fits.
+    """Choose the number of views, compute what the cache lacks of them, and return it. 0: not even
+    one fits.
 
-    Phase A's pass through the graph gives Phase B's activations as well: as many as have room are kept beside its own.
+    Phase A's pass through the graph gives Phase B's activations as well: as many as have room are
+    kept beside its own.
     """
-    from lib.training.feature_cache import AUTO_VIEWS, views_that_fit
-
     from lib.network.export import TAPS
+    from lib.training.feature_cache import AUTO_VIEWS, views_that_fit
 
     tap, memory = _tap(plan), usable_memory()
     room -= frozen.bytes_of("val", *TAPS)
@@ -518,14 +532,16 @@ def _publish(
     cores: int,
     taps: tuple[Path, str] | None,
 ) -> None:
-    """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as finished."""
+    """Write curves, checkpoint and compiled model; summary.json comes last and marks the run as
+    finished.
+    """
     import numpy as np
-    from lib.training.augmentation import read_film
 
     from lib.images.reader import thumbnail_of
     from lib.network import checkpoints, export
     from lib.prediction import calibration
     from lib.reports import figures
+    from lib.training.augmentation import read_film
 
     folder = trainer.folder
     figures.curves(history, trainer.plan.phase, folder / "curves.png")
@@ -570,7 +586,9 @@ def _publish(
 
 
 def _publish_again(folder: Path, published: Path) -> None:
-    """Make runs/best_<backbone>.pt and runs/model this run's again, unless they are that already or Phase B was built on it."""
+    """Make runs/best_<backbone>.pt and runs/model this run's again, unless they are that already or
+    Phase B was built on it.
+    """
     from lib.network import checkpoints
 
     own, model = folder / published.name, published.with_name("model")
@@ -585,4 +603,4 @@ def _publish_again(folder: Path, published: Path) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(train)
+    execute.run(train)

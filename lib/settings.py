@@ -1,4 +1,5 @@
-"""The settings that several jobs share: one table. A flag wins over the environment, .env counts as environment.
+"""The settings that several jobs share: one table. A flag wins over the environment, .env counts as
+environment.
 
 `.env.example` explains the same names to the person who edits it; a test holds the two together.
 """

@@ -1,4 +1,6 @@
-"""Fixtures: small generated films, a project folder that went through the chain once, and the real films if they are here."""
+"""Fixtures: small generated films, a project folder that went through the chain once, and the real
+films if they are here.
+"""
 
 import os
 import shutil
@@ -14,7 +16,7 @@ from PIL import Image
 from jobs import evaluate, ingest, predict_batch, split, train
 from lib import settings
 from lib.dataset import synthetic
-from lib.run import flags
+from lib.run import execute
 
 REAL_FILMS = Path(__file__).resolve().parents[2] / "shared" / "xrays"
 ODD_FILES = Path(__file__).resolve().parents[2] / "shared" / "odd"
@@ -34,7 +36,7 @@ def _no_settings_from_outside(
 def run(job: ModuleType, *argv: object) -> int:
     """Run a job as its command line would, in this process."""
     function = getattr(job, job.__name__.rsplit(".", 1)[1])
-    return flags.execute(function, [str(word) for word in argv])
+    return execute.execute(function, [str(word) for word in argv])
 
 
 def dirs(root: Path) -> list[str]:

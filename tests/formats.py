@@ -73,9 +73,11 @@ def write_every_format(folder: Path, film: Image.Image | None = None) -> list[Pa
 
 
 def dicom(path: Path, film: Image.Image, bits: int = 12, **header: Any) -> Path:
-    """`film` (mode L) as an uncompressed CR chest film of `bits` stored bits, which `header` changes or, by None, removes.
+    """`film` (mode L) as an uncompressed CR chest film of `bits` stored bits, which `header`
+    changes or, by None, removes.
 
-    `pixels` in `header` are stored as they are instead of the film's grey levels times 2 ** (bits - 8).
+    `pixels` in `header` are stored as they are instead of the film's grey levels times 2 ** (bits -
+    8).
     """
     grey = np.asarray(film).astype(np.int64)
     pixels = np.asarray(header.pop("pixels", grey * 2 ** (bits - 8) if bits >= 8 else grey))

@@ -1,4 +1,6 @@
-"""What is wrong, or merely telling, with a set of films: found in the manifest alone, before anything is trained."""
+"""What is wrong, or merely telling, with a set of films: found in the manifest alone, before
+anything is trained.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.dataset import split
+from lib.dataset import provenance, split
 from lib.dataset.manifest import FilmRecord
 from lib.dataset.split import Contradiction
-from lib.evaluation import baselines
-from lib.images.decode import LOW_CONTRAST
+from lib.images.measure import LOW_CONTRAST
 
 INVERTED = -0.25  # likeness; of 1,426 real films none is below, of their negatives all but a few
 TINTED = 2.0  # mean difference of colour channels from which a film counts as tinted
@@ -41,7 +42,9 @@ class Audit:
 
 
 def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audit:
-    """Look through a manifest. `near` are the pairs of `split.near_duplicates` on its readable films, where known."""
+    """Look through a manifest. `near` are the pairs of `split.near_duplicates` on its readable
+    films, where known.
+    """
     films = [record for record in records if record.status == "ok"]
     contradictions = split.find_contradictions(films)
     near = split.near_duplicates([film.dhash for film in films]) if near is None else near
@@ -49,7 +52,7 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
     pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
     sources: dict[str, dict[str, int]] = {}
     labels = _labels(films)
-    for film, source in zip(films, baselines.sources(films), strict=True):
+    for film, source in zip(films, provenance.sources(films), strict=True):
         counts = sources.setdefault(source, dict.fromkeys(labels, 0))
         counts[film.label] += 1
     return Audit(
@@ -68,7 +71,7 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
         single_class_sources=[
             name
             for name, counts in sorted(sources.items())
-            if name != baselines.UNKNOWN and sum(map(bool, counts.values())) == 1
+            if name != provenance.UNKNOWN and sum(map(bool, counts.values())) == 1
         ],
         properties=[
             _properties(label, [film for film in films if film.label == label]) for label in labels
@@ -83,7 +86,9 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
 
 
 def _likeness(films: Sequence[FilmRecord]) -> np.ndarray:
-    """Cosine `(N,)` of each film's difference hash with the mean of all: -1 for the negative of the usual film."""
+    """Cosine `(N,)` of each film's difference hash with the mean of all: -1 for the negative of the
+    usual film.
+    """
     hashes = np.frombuffer(bytes.fromhex("".join(film.dhash for film in films)), np.uint8).reshape(
         len(films), -1
     )

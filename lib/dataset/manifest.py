@@ -1,4 +1,6 @@
-"""The two indexes that pass between the jobs: data/raw/manifest.csv (what came) and data/split.csv (who goes where)."""
+"""The two indexes that pass between the jobs: data/raw/manifest.csv (what came) and data/split.csv
+(who goes where).
+"""
 
 import csv
 from collections.abc import Iterable
@@ -14,7 +16,9 @@ Row = TypeVar("Row", "FilmRecord", "SplitRecord")
 
 @dataclass(frozen=True)
 class FilmRecord:
-    """One file below data/raw. Unreadable files are rows too, with `status` "unreadable" and the reason in `problem`."""
+    """One file below data/raw. Unreadable files are rows too, with `status` "unreadable" and the
+    reason in `problem`.
+    """
 
     path: str  # below data/raw, forward slashes
     label: str
@@ -36,7 +40,9 @@ class FilmRecord:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """One row of split.csv: a film's place, or why it has none. The film lies at data/<split>/<label>/<name>."""
+    """One row of split.csv: a film's place, or why it has none. The film lies at
+    data/<split>/<label>/<name>.
+    """
 
     path: str  # below data/raw, forward slashes
     label: str

@@ -1,4 +1,6 @@
-"""Named sources of films, the file-name patterns of the known collections, and how class folders are recognised."""
+"""Named sources of films, the file-name patterns of the known collections, and how class folders
+are recognised.
+"""
 
 import os
 import re
@@ -7,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.dataset import synthetic
-from lib.images.decode import LARGEST_FILE, find_files
-from lib.images.reader import Stamp
+from lib.images.files import LARGEST_FILE, find_files
 from lib.run import console
 from lib.run.errors import JobError, UsageError
 from lib.storage import atomic
+from lib.storage.stamp import Stamp
 
 GENERIC_ALIASES = {
     "NORMAL": ("normal", "healthy", "no_finding", "no_findings", "negative"),
@@ -30,7 +32,9 @@ SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "tes
 
 @dataclass(frozen=True)
 class Dataset:
-    """A source of films: where it lies, what its class folders are called, what to do with films under two labels."""
+    """A source of films: where it lies, what its class folders are called, what to do with films
+    under two labels.
+    """
 
     name: str
     handle: str = ""
@@ -65,7 +69,9 @@ DATASETS = {row.name: row for row in (KAGGLE_THREE_CLASSES, FOLDER, PHANTOM)}
 
 @dataclass(frozen=True)
 class Collection:
-    """A public collection that is known by its file names; the group `patient`, where there is one, tells the person."""
+    """A public collection that is known by its file names; the group `patient`, where there is one,
+    tells the person.
+    """
 
     name: str
     pattern: re.Pattern[str]
@@ -181,10 +187,11 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
 
 
 def download_from_kaggle(handle: str, cache: Path) -> Path:
-    """Download through kagglehub into `cache`, or take the newest complete cached version when Kaggle is out of reach.
+    """Download through kagglehub into `cache`, or take the newest complete cached version when
+    Kaggle is out of reach.
 
-    Credentials are kagglehub's affair (KAGGLE_API_TOKEN, KAGGLE_USERNAME and KAGGLE_KEY, or kaggle.json in
-    KAGGLE_CONFIG_DIR); public sets need none. They are never read or printed here.
+    Credentials are kagglehub's affair (KAGGLE_API_TOKEN, KAGGLE_USERNAME and KAGGLE_KEY, or
+    kaggle.json in KAGGLE_CONFIG_DIR); public sets need none. They are never read or printed here.
 
     Raises:
         JobError: no network, no permission or no such dataset, with the ways around it.
@@ -218,7 +225,9 @@ def download_from_kaggle(handle: str, cache: Path) -> Path:
 
 
 def _cached_versions(handle: str, cache: Path) -> list[Path]:
-    """Complete versions in kagglehub's layout: datasets/OWNER/NAME/versions/N beside the marker N.complete."""
+    """Complete versions in kagglehub's layout: datasets/OWNER/NAME/versions/N beside the marker
+    N.complete.
+    """
     name, _, version = handle.partition("/versions/")
     home = cache / "datasets" / name
     markers = home.glob(f"{version}.complete" if version else "*.complete")
@@ -246,7 +255,9 @@ def _kaggle_refusal(handle: str, cache: Path, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class FoundFilm:
-    """A file below a class folder of a source. `origin` is its path within the source, with forward slashes."""
+    """A file below a class folder of a source. `origin` is its path within the source, with forward
+    slashes.
+    """
 
     origin: str
     path: Path
@@ -256,8 +267,9 @@ class FoundFilm:
 def scan(source: Source, classes: Sequence[str] = ()) -> tuple[list[FoundFilm], list[str]]:
     """Find the films and their labels, and the files that lie outside any class folder.
 
-    A folder's class is the deepest folder on the way whose name is an alias; else the topmost one that is neither a
-    split (`train`, `val`, `test`) nor shared by all. train, val and test are merged: jobs/split.py draws its own.
+    A folder's class is the deepest folder on the way whose name is an alias; else the topmost one
+    that is neither a split (`train`, `val`, `test`) nor shared by all. train, val and test are
+    merged: jobs/split.py draws its own.
 
     Raises:
         JobError: an expected class has no film, or fewer than two classes were found.
@@ -356,7 +368,9 @@ def _labels(
 
 
 def _empty_class_folders(source: Source, present: Sequence[str]) -> list[str]:
-    """Aliased class folders that exist without a film: a transfer that stopped, or a folder that was mistyped."""
+    """Aliased class folders that exist without a film: a transfer that stopped, or a folder that
+    was mistyped.
+    """
     by_alias = _by_alias(source.dataset)
     named = {
         by_alias[_canonical(path.name)]

@@ -1,4 +1,6 @@
-"""Who goes where: contradictory labels, groups that must stay together, and a stratified draw of whole groups."""
+"""Who goes where: contradictory labels, groups that must stay together, and a stratified draw of
+whole groups.
+"""
 
 import re
 from collections import Counter, defaultdict
@@ -10,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from lib.dataset.manifest import FilmRecord
-from lib.images.decode import DHASH_SIDE
+from lib.images.measure import DHASH_SIDE
 from lib.run.errors import JobError, UsageError
 
 SPLITS = ("train", "val", "test")
@@ -43,7 +45,8 @@ def find_contradictions(films: Sequence[FilmRecord]) -> list[Contradiction]:
 def accuracy_ceiling(films: Sequence[FilmRecord], contradictions: Sequence[Contradiction]) -> float:
     """The best accuracy that any classifier can reach on the labels as filed, in 0..1.
 
-    Identical bytes get identical answers, so of each contradiction only its most frequent label can be right.
+    Identical bytes get identical answers, so of each contradiction only its most frequent label can
+    be right.
     """
     lost = sum(
         len(c.films) - max(Counter(film.label for film in c.films).values()) for c in contradictions
@@ -70,7 +73,8 @@ def check_policy(policy: str, labels: Sequence[str]) -> None:
 def apply_policy(contradictions: Sequence[Contradiction], policy: str) -> dict[str, str]:
     """Which films leave the game, as path → reason.
 
-    `keep:CLASS` keeps the copies under CLASS; a contradiction without CLASS loses all copies, as `drop` does for all.
+    `keep:CLASS` keeps the copies under CLASS; a contradiction without CLASS loses all copies, as
+    `drop` does for all.
 
     Raises:
         JobError: policy `fail` and there is a contradiction.
@@ -93,7 +97,9 @@ def apply_policy(contradictions: Sequence[Contradiction], policy: str) -> dict[s
 
 
 def near_duplicates(dhashes: Sequence[str], bits: int = NEAR_DUPLICATE_BITS) -> np.ndarray:
-    """Pairs of films whose difference hashes differ in at most `bits` of 256, as `(pairs, 2) int`, first < second."""
+    """Pairs of films whose difference hashes differ in at most `bits` of 256, as `(pairs, 2) int`,
+    first < second.
+    """
     words = np.frombuffer(b"".join(bytes.fromhex(text) for text in dhashes), dtype=np.uint64)
     words = words.reshape(-1, DHASH_SIDE * DHASH_SIDE // 64)
     pairs = []
@@ -108,7 +114,8 @@ def near_duplicates(dhashes: Sequence[str], bits: int = NEAR_DUPLICATE_BITS) -> 
 
 
 def patients(films: Sequence[FilmRecord], group_by: str) -> list[str]:
-    """The person behind each film, empty where unknown. `auto`: by the known collections; `none`; or a regex on paths.
+    """The person behind each film, empty where unknown. `auto`: by the known collections; `none`;
+    or a regex on paths.
 
     Raises:
         UsageError: the regex is not one, or matches no file.
@@ -137,7 +144,9 @@ def patients(films: Sequence[FilmRecord], group_by: str) -> list[str]:
 def group_films(
     films: Sequence[FilmRecord], persons: Sequence[str], near_pairs: np.ndarray
 ) -> list[str]:
-    """Name the group of each film: same person, same bytes or near-duplicates, also by way of a third film."""
+    """Name the group of each film: same person, same bytes or near-duplicates, also by way of a
+    third film.
+    """
     edges = [tuple(pair) for pair in near_pairs]
     for keys in (persons, [film.sha256 for film in films]):
         first_with: dict[str, int] = {}
@@ -163,9 +172,11 @@ def draw_splits(
     test_fraction: float,
     seed: int,
 ) -> list[str]:
-    """Deal whole groups to train, val and test, so that each class comes close to the fractions in each.
+    """Deal whole groups to train, val and test, so that each class comes close to the fractions in
+    each.
 
-    Groups are shuffled by the seed, large ones first; each goes where its classes are, relatively, missing most.
+    Groups are shuffled by the seed, large ones first; each goes where its classes are, relatively,
+    missing most.
 
     Raises:
         JobError: a class has too few groups to appear on every side; the message names it.

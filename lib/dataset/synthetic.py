@@ -1,8 +1,9 @@
-"""Generated chest films of pretend patients, so that the whole chain can be seen offline and tested without patients.
+"""Generated chest films of pretend patients, so that the whole chain can be seen offline and tested
+without patients.
 
-The classes differ by what lies in the lungs alone: pneumonia has consolidations in the lower zones, tuberculosis has
-cavities, nodules and streaks in the apices. Exposure, contrast, noise, pose, file type and size are drawn from the
-same distributions for every class.
+The classes differ by what lies in the lungs alone: pneumonia has consolidations in the lower zones,
+tuberculosis has cavities, nodules and streaks in the apices. Exposure, contrast, noise, pose, file
+type and size are drawn from the same distributions for every class.
 """
 
 from dataclasses import dataclass, replace
@@ -39,9 +40,11 @@ class PlannedFilm:
 
 
 def plan_films(count: int, seed: int) -> list[PlannedFilm]:
-    """Who gets which film: about `count` films plus the planted defects, the same for the same arguments.
+    """Who gets which film: about `count` films plus the planted defects, the same for the same
+    arguments.
 
-    Planted: contradictory copies (2 %), re-encoded near-duplicates (2 %), tinted films (3 %), one truncated file.
+    Planted: contradictory copies (2 %), re-encoded near-duplicates (2 %), tinted films (3 %), one
+    truncated file.
     """
     rng = np.random.default_rng([seed, 1])
     films: list[PlannedFilm] = []
@@ -94,7 +97,9 @@ def _plan_defects(
 
 
 def write_films(folder: Path, count: int, seed: int, threads: int = 1) -> list[PlannedFilm]:
-    """Draw the planned films into `folder`/<class>/; files that are already there are kept (each is whole)."""
+    """Draw the planned films into `folder`/<class>/; files that are already there are kept (each is
+    whole).
+    """
     films = plan_films(count, seed)
     for _ in map_ordered(lambda film: _write_film(folder, film), films, threads):
         pass
@@ -121,7 +126,9 @@ def _write_film(folder: Path, film: PlannedFilm) -> None:
 
 
 def draw(label: str, rng: np.random.Generator, anatomy: np.random.Generator) -> np.ndarray:
-    """Draw one film, `(512, 512) uint8`. `rng` draws the exposure, the pose and the disease, `anatomy` the patient."""
+    """Draw one film, `(512, 512) uint8`. `rng` draws the exposure, the pose and the disease,
+    `anatomy` the patient.
+    """
     x, y = _pose(rng)
     lungs, film = _thorax(x, y, anatomy)
     vessels = _texture(rng, 20) * np.exp(-4 * (np.abs(x) - 0.15) ** 2 - 2 * y**2)
@@ -156,7 +163,9 @@ def _blob(
 def _thorax(
     x: np.ndarray, y: np.ndarray, anatomy: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lung mask in 0..1 and the film without disease: body, lungs, mediastinum, heart, diaphragm, ribs, clavicles."""
+    """Lung mask in 0..1 and the film without disease: body, lungs, mediastinum, heart, diaphragm,
+    ribs, clavicles.
+    """
     width, height = anatomy.uniform(0.30, 0.36), anatomy.uniform(0.60, 0.70)
     heart = anatomy.uniform(0.22, 0.32)
     lungs = np.zeros_like(x)
@@ -223,7 +232,9 @@ def _apical_disease(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _expose(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, grain, a collimated border, then brightness and contrast drawn without looking at the class."""
+    """Blur, grain, a collimated border, then brightness and contrast drawn without looking at the
+    class.
+    """
     film = gaussian_filter(film, rng.uniform(0.6, 1.4)) + rng.normal(
         0, rng.uniform(0.008, 0.03), film.shape
     )

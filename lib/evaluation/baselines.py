@@ -1,26 +1,24 @@
-"""What a model could score without looking at a lung: baselines from file metadata, and from a thumbnail.
+"""What a model could score without looking at a lung: baselines from file metadata, and from a
+thumbnail.
 
-A high score on a public collection says little while the size of a file, or a blurred outline, gives the class away as
-well. Both baselines learn from the same training films and answer the same test films as the model.
-Source of the idea: A. DeGrave, J. Janizek, S.-I. Lee, "AI for radiographic COVID-19 detection selects shortcuts over
-signal", Nature Machine Intelligence 3 (2021).
+A high score on a public collection says little while the size of a file, or a blurred outline,
+gives the class away as well. Both baselines learn from the same training films and answer the same
+test films as the model. Source of the idea: A. DeGrave, J. Janizek, S.-I. Lee, "AI for radiographic
+COVID-19 detection selects shortcuts over signal", Nature Machine Intelligence 3 (2021).
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from lib.dataset.manifest import FilmRecord
+from lib.dataset.provenance import _kind
 
 TREES = 300
 UNDECIDED = (
     0.1  # macro-F1 by which the model may be better where a margin that reaches 0 decides nothing
 )
-UNKNOWN = "unknown"  # source of films that neither name nor signature tells
-USUAL_SIGNATURE = 20  # films of one size and format that are taken for one unnamed source
 BASELINES = {
     "metadata": "file metadata alone: size, aspect ratio, tint, file type, colour mode, bytes per pixel",
     "thumbnail": "a 32 x 32 thumbnail alone",
@@ -55,7 +53,9 @@ def metadata(records: Sequence[FilmRecord]) -> np.ndarray:
 def predict(
     train: np.ndarray, labels: Sequence[str], test: np.ndarray, seed: int, cores: int
 ) -> tuple[list[str], np.ndarray]:
-    """Classes, sorted, and their probabilities `(M, classes)` for `test` `(M, features)`, by a forest grown on `train`."""
+    """Classes, sorted, and their probabilities `(M, classes)` for `test` `(M, features)`, by a
+    forest grown on `train`.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
 
     forest = ExtraTreesClassifier(
@@ -68,18 +68,6 @@ def predict(
     return names.tolist(), forest.predict_proba(test)
 
 
-def sources(records: Sequence[FilmRecord]) -> list[str]:
-    """Where each film seems to come from: the collection its name gives away, else its size and format if many share it."""
-    shapes = [f"{_kind(record)} {record.mode} {record.width}x{record.height}" for record in records]
-    count = Counter(
-        shape for shape, record in zip(shapes, records, strict=True) if not record.source
-    )
-    return [
-        record.source or (shape if count[shape] >= USUAL_SIGNATURE else UNKNOWN)
-        for shape, record in zip(shapes, records, strict=True)
-    ]
-
-
 def verdict(
     model: float,
     interval: tuple[float, float] | None,
@@ -89,10 +77,11 @@ def verdict(
 ) -> dict[str, Any]:
     """What the model's macro-F1 is worth beside the baselines', in words.
 
-    `margins` are the intervals of model minus baseline on the same films. Levels: "chance" when the model's own
-    `interval` reaches `chance` and no baseline does clearly better; where a baseline is not clearly beaten, "undecided"
-    when the margin is too wide to tell, else "shortcut"; "confounded" when a baseline gets more than half of the way from
-    chance to the model; else "clear".
+    `margins` are the intervals of model minus baseline on the same films. Levels: "chance" when the
+    model's own `interval` reaches `chance` and no baseline does clearly better; where a baseline is
+    not clearly beaten, "undecided" when the margin is too wide to tell, else "shortcut";
+    "confounded" when a baseline gets more than half of the way from chance to the model; else
+    "clear".
     """
     best = max(baselines, key=lambda name: baselines[name])
     unbeaten = [margin for margin in margins.values() if margin is None or margin[0] <= 0]
@@ -135,8 +124,3 @@ def verdict(
             f"The model clearly beats what can be had without looking at a lung. {scores}.",
         )
     return {"level": level, "words": words, "best_baseline": best, "share_without_lungs": share}
-
-
-def _kind(record: FilmRecord) -> str:
-    suffix = PurePosixPath(record.origin).suffix.lower().lstrip(".")
-    return {"jpeg": "jpg", "tiff": "tif"}.get(suffix, suffix)

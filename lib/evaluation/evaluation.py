@@ -1,4 +1,6 @@
-"""Everything that is said about a model, put together: its table, the baselines' table, and what they are worth."""
+"""Everything that is said about a model, put together: its table, the baselines' table, and what
+they are worth.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib.dataset import provenance
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split
 from lib.evaluation import baselines, intervals, metrics
 from lib.evaluation.intervals import Answers
@@ -34,7 +37,7 @@ class Films:
         """From data/split.csv and data/raw/manifest.csv."""
         records = read_manifest(data_dir)
         found = dict(
-            zip((record.path for record in records), baselines.sources(records), strict=True)
+            zip((record.path for record in records), provenance.sources(records), strict=True)
         )
         rows = [row for row in read_split(data_dir) if row.split]
         missing = [row.path for row in rows if row.path not in found]
@@ -47,7 +50,9 @@ class Films:
     def baselines(
         self, data_dir: Path, seed: int, cores: int, readers: int
     ) -> list[dict[str, str]]:
-        """What each baseline, grown on the training films, answers for each test film: rows of baselines.csv."""
+        """What each baseline, grown on the training films, answers for each test film: rows of
+        baselines.csv.
+        """
         rows = [row for row in self.rows if row.split in ("train", "test")]
         thumbnails = map_ordered(lambda row: _thumbnail(data_dir / row.file), rows, readers)
         seen = {
@@ -77,7 +82,9 @@ def assess(
     prevalences: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
-    """What metrics.json says beside the plain scores. Entries are empty where something they need is missing."""
+    """What metrics.json says beside the plain scores. Entries are empty where something they need
+    is missing.
+    """
     answers = metrics.answers_of(predictions)
     review = predictions["needs_review"].eq("True")
     found: dict[str, Any] = {
@@ -145,7 +152,9 @@ def earlier(
 
 
 def compare(predictions: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Paired differences on the films that both could read, `predictions` minus the `earlier` ones, with intervals."""
+    """Paired differences on the films that both could read, `predictions` minus the `earlier` ones,
+    with intervals.
+    """
     both = predictions["prediction"].ne("").to_numpy() & other["prediction"].ne("").to_numpy()
     first, second = metrics.answers_of(other[both]), metrics.answers_of(predictions[both])
     return {
@@ -187,7 +196,9 @@ def _against(
 def _inside_sources(
     predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of each baseline inside each source: what still tells the classes apart where the source does not."""
+    """Accuracy of each baseline inside each source: what still tells the classes apart where the
+    source does not.
+    """
     answered = predictions[predictions["prediction"].ne("")]
     said = pd.DataFrame(rivals).set_index("path").loc[answered["path"]].reset_index()
     right = said[list(BASELINES)].eq(answered["label"].reset_index(drop=True), axis=0)

@@ -1,8 +1,9 @@
-"""How sure a score is: 95 % intervals from a bootstrap that draws whole groups (patients), and paired differences.
+"""How sure a score is: 95 % intervals from a bootstrap that draws whole groups (patients), and
+paired differences.
 
-Films of one patient are not independent, so groups are drawn with replacement, not films (C. Field, A. Welsh,
-"Bootstrapping clustered data", JRSS B 69 (2007)). A resample is a row of film weights: every score is computed for all
-resamples at once.
+Films of one patient are not independent, so groups are drawn with replacement, not films (C. Field,
+A. Welsh, "Bootstrapping clustered data", JRSS B 69 (2007)). A resample is a row of film weights:
+every score is computed for all resamples at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +33,12 @@ class Answers:
 
 
 def scores(answers: Answers, weights: np.ndarray) -> Scores:
-    """Accuracy, macro-F1, Brier score, and per class precision, recall, specificity, F1 and AUROC, for `(R, N)` weights.
+    """Accuracy, macro-F1, Brier score, and per class precision, recall, specificity, F1 and AUROC,
+    for `(R, N)` weights.
 
-    A class without films in a resample has no recall and no AUROC, one that is never predicted no precision, one with
-    neither no F1: NaN. Macro-F1 is the mean over the classes that have an F1 there.
+    A class without films in a resample has no recall and no AUROC, one that is never predicted no
+    precision, one with neither no F1: NaN. Macro-F1 is the mean over the classes that have an F1
+    there.
     """
     count = len(answers.classes)
     cells = answers.targets * count + answers.predicted
@@ -82,7 +85,9 @@ def point_scores(answers: Answers) -> dict[str, float]:
 
 
 def auroc(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve `(R,)` for `(R, N)` weights; ties count half; NaN where a side is empty."""
+    """Area under the ROC curve `(R,)` for `(R, N)` weights; ties count half; NaN where a side is
+    empty.
+    """
     order = np.argsort(score, kind="stable")
     begins = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
     ordered = weights[:, order]
@@ -105,7 +110,9 @@ def rates_at(positive: np.ndarray, called: np.ndarray, weights: np.ndarray) -> S
 def bootstrap(
     groups: np.ndarray, score: Callable[[np.ndarray], Scores], seed: int, resamples: int = RESAMPLES
 ) -> Scores:
-    """`score` for every resample: it is given `(R, N)` weights, how often each film's group was drawn."""
+    """`score` for every resample: it is given `(R, N)` weights, how often each film's group was
+    drawn.
+    """
     names, member = np.unique(groups, return_inverse=True)
     generator = np.random.default_rng(seed)
     parts: list[Scores] = []
@@ -118,7 +125,9 @@ def bootstrap(
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """Percentile interval of resampled values; None where more than one resample in ten left them undefined."""
+    """Percentile interval of resampled values; None where more than one resample in ten left them
+    undefined.
+    """
     known = values[np.isfinite(values)]
     if len(known) < 0.9 * len(values):
         return None
@@ -129,10 +138,11 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | 
 def rate_interval(
     values: np.ndarray, groups: int, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """As `interval`; where a rate is 0 or 1 in every resample, the exact one-sided bound for `groups` independent cases.
+    """As `interval`; where a rate is 0 or 1 in every resample, the exact one-sided bound for
+    `groups` independent cases.
 
-    The bootstrap knows nothing of errors it has not seen, and with fewer than `FEW_GROUPS` groups nothing at all: None.
-    Source: C. Clopper, E. Pearson, Biometrika 26 (1934).
+    The bootstrap knows nothing of errors it has not seen, and with fewer than `FEW_GROUPS` groups
+    nothing at all: None. Source: C. Clopper, E. Pearson, Biometrika 26 (1934).
     """
     found = interval(values, level)
     if found is None or groups == 0:
@@ -148,12 +158,14 @@ def rate_interval(
 def share_interval(
     share: float, values: np.ndarray, groups: int, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Interval of a share of films, such as sensitivity: Jeffreys', for as many independent films as would give the
-    bootstrap's standard error. Percentiles of a share of three dozen films cover 0.9 in 88 % of studies alone.
+    """Interval of a share of films, such as sensitivity: Jeffreys', for as many independent films
+    as would give the bootstrap's standard error. Percentiles of a share of three dozen films cover
+    0.9 in 88 % of studies alone.
 
-    Sources: L. Brown, T. Cai, A. DasGupta, "Interval Estimation for a Binomial Proportion", Statistical Science 16 (2001);
-    E. Korn, B. Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
-    from survey data", Survey Methodology 24 (1998), for the number of films.
+    Sources: L. Brown, T. Cai, A. DasGupta, "Interval Estimation for a Binomial Proportion",
+    Statistical Science 16 (2001); E. Korn, B. Graubard, "Confidence intervals for proportions with
+    small expected number of positive counts estimated from survey data", Survey Methodology 24
+    (1998), for the number of films.
     """
     error = float(np.nanstd(values)) if np.isfinite(values).mean() >= 0.9 else 0.0
     if not 0 < share < 1 or groups < FEW_GROUPS or error == 0:
@@ -172,11 +184,12 @@ def share_interval(
 def area_interval(
     area: float, values: np.ndarray, groups: int, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Interval of an area under the ROC curve: symmetric on the logit scale, with the bootstrap's standard error and
-    Student's t for `groups`, the patients of the smaller side. A percentile interval is too narrow for a dozen positives.
+    """Interval of an area under the ROC curve: symmetric on the logit scale, with the bootstrap's
+    standard error and Student's t for `groups`, the patients of the smaller side. A percentile
+    interval is too narrow for a dozen positives.
 
-    Source: G. Qin, L. Hotilovac, "Comparison of non-parametric confidence intervals for the area under the ROC curve",
-    Statistical Methods in Medical Research 17 (2008).
+    Source: G. Qin, L. Hotilovac, "Comparison of non-parametric confidence intervals for the area
+    under the ROC curve", Statistical Methods in Medical Research 17 (2008).
     """
     error = float(np.nanstd(values)) if np.isfinite(values).mean() >= 0.9 else 0.0
     if not 0 < area < 1 or groups < FEW_GROUPS or error == 0:

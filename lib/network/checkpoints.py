@@ -1,4 +1,6 @@
-"""Weights on disk: written whole, read without executing anything, refused when they belong to something else."""
+"""Weights on disk: written whole, read without executing anything, refused when they belong to
+something else.
+"""
 
 import hashlib
 import io
@@ -33,7 +35,9 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors: equal if and only if the weights are equal."""
+        """SHA-256 over names, types, shapes and bytes of all tensors: equal if and only if the
+        weights are equal.
+        """
         return digest_of_weights(self.state)
 
     @property

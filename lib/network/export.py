@@ -1,9 +1,11 @@
-"""From a PyTorch network to the graph files that lib/network/graph.py compiles: one in fp32, one prepared for bfloat16.
+"""From a PyTorch network to the graph files that lib/network/graph.py compiles: one in fp32, one
+prepared for bfloat16.
 
-Plain bfloat16 changes more answers than its speed is worth. Two measures bring it close to fp32 at the same speed:
-the first layers, where rounding errors are born, and the head stay in fp32; and what rounding the other weights shifts
-on average is taken out of the biases (bias correction, M. Nagel et al., "Data-Free Quantization Through Weight
-Equalization and Bias Correction", ICCV 2019, here measured on films).
+Plain bfloat16 changes more answers than its speed is worth. Two measures bring it close to fp32 at
+the same speed: the first layers, where rounding errors are born, and the head stay in fp32; and
+what rounding the other weights shifts on average is taken out of the biases (bias correction, M.
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+here measured on films).
 """
 
 import copy
@@ -21,16 +23,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.network.artifact import LARGEST_SHIFT, Agreement, ModelManifest
 from lib.network.backbones import Backbone, to_input
 from lib.network.checkpoints import Checkpoint
-from lib.network.graph import LARGEST_SHIFT, Agreement, Graph, ModelCard, softmax, usual_precision
+from lib.network.graph import Graph, native_precision
+from lib.network.numerics import softmax
 from lib.network.openvino import core, opset, ov, simplify
 from lib.run.errors import JobError
 from lib.storage.atomic import PARTIAL, make_folder, sha256_of, swap_folder, write_json
 
 TAPS = ("cut", "pooled")  # outputs of Taps, in order
 Item = TypeVar("Item")
-# Takes the unpublished folder, logits (N, classes) and features (N, F); may write files; returns what model.json keeps.
+# Takes the unpublished folder, logits (N, classes) and features (N, F); may write files; returns
+# what model.json keeps.
 Calibrate = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
 CONVOLUTIONS_IN_FP32 = 2  # the stem and what follows it: 7 % of the time, most of bfloat16's error
 CALIBRATION_FILMS = 64
@@ -40,7 +45,9 @@ _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
 class Taps(nn.Module):
-    """The frozen backbone with two outputs: below the last block, `(B, C, h, w)`, and behind it, `(B, features, 1, 1)`."""
+    """The frozen backbone with two outputs: below the last block, `(B, C, h, w)`, and behind it,
+    `(B, features, 1, 1)`.
+    """
 
     def __init__(self, network: nn.Sequential) -> None:
         super().__init__()
@@ -55,11 +62,13 @@ class Taps(nn.Module):
 
 
 class _GreyStem(nn.Module):
-    """The first convolution on one grey channel: three equal channels let its weights be summed beforehand.
+    """The first convolution on one grey channel: three equal channels let its weights be summed
+    beforehand.
 
-    Takes `(B, 1, side, side) uint8`. Scaling is in the weights, a common offset is subtracted before the convolution. With
-    statistics that differ by channel the normalised channels differ by a constant from each other: its convolution is a
-    constant map, zero padding at the border included.
+    Takes `(B, 1, side, side) uint8`. Scaling is in the weights, a common offset is subtracted
+    before the convolution. With statistics that differ by channel the normalised channels differ by
+    a constant from each other: its convolution is a constant map, zero padding at the border
+    included.
     """
 
     def __init__(self, stem: nn.Conv2d, backbone: Backbone) -> None:
@@ -91,9 +100,11 @@ class _GreyStem(nn.Module):
 def write_taps(
     folder: Path, network: nn.Sequential, backbone: Backbone, calibration: Sequence[np.ndarray]
 ) -> None:
-    """Write the graphs of `Taps(network)`: fp32.xml/.bin and bf16.xml/.bin. The network is not changed.
+    """Write the graphs of `Taps(network)`: fp32.xml/.bin and bf16.xml/.bin. The network is not
+    changed.
 
-    They take `(1, 1, side, side) uint8` films; inference reshapes the batch. `calibration` are films `(side, side) uint8`.
+    They take `(1, 1, side, side) uint8` films; inference reshapes the batch. `calibration` are
+    films `(side, side) uint8`.
     """
     graph = _with_grey_input(Taps(network), backbone)
     _write_graphs(folder, graph, graph, _convolutions(graph)[CONVOLUTIONS_IN_FP32:], calibration)
@@ -117,13 +128,15 @@ class _WithCut(nn.Module):
 
 
 def _explained(graph: Any) -> Any:
-    """A graph with the outputs logits and cut, with the outputs logits, features and class maps instead.
+    """A graph with the outputs logits and cut, with the outputs logits, features and class maps
+    instead.
 
-    Features are the means of the cut `(B, C)`: what the general layers see tells a strange film from an ordinary one better
-    than what the trained ones make of it. Class maps are `(B, classes, h, w)`: behind the last feature map there are only
-    pooling and a linear layer, so the mean of a class's map plus its bias is its logit, and the map is an exact account
-    of where the logit comes from.
-    Source: B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
+    Features are the means of the cut `(B, C)`: what the general layers see tells a strange film
+    from an ordinary one better than what the trained ones make of it. Class maps are `(B, classes,
+    h, w)`: behind the last feature map there are only pooling and a linear layer, so the mean of a
+    class's map plus its bias is its logit, and the map is an exact account of where the logit comes
+    from. Source: B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR
+    2016.
     """
     linear = graph.results[0].input_value(0).get_node()
     while linear.get_type_name() != "MatMul":
@@ -164,7 +177,9 @@ def _save(model: Any, path: Path) -> None:
 def _write_graphs(
     folder: Path, exact: Any, rounded: Any, layers: list[Any], calibration: Sequence[np.ndarray]
 ) -> None:
-    """Write `exact` as the fp32 graph and `rounded`, with the biases of `layers` corrected, as the one for bfloat16."""
+    """Write `exact` as the fp32 graph and `rounded`, with the biases of `layers` corrected, as the
+    one for bfloat16.
+    """
     _save(exact, folder / "fp32.xml")
     _correct_biases(rounded, layers, calibration)
     _save(rounded, folder / "bf16.xml")
@@ -195,7 +210,9 @@ def _convert(module: nn.Module, example: Tensor) -> Any:
 
 
 def _joined(file: Path, output: int, tail: Any) -> Any:
-    """The graph of the taps' file with a copy of `tail` behind one of its outputs; its outputs are logits and cut."""
+    """The graph of the taps' file with a copy of `tail` behind one of its outputs; its outputs are
+    logits and cut.
+    """
     graph = core().read_model(file).clone()
     for user in tail.get_parameters()[0].output(0).get_target_inputs():
         user.replace_source_output(graph.results[output].input_value(0))
@@ -212,7 +229,9 @@ def _convolutions(graph: Any) -> list[Any]:
 
 
 def _correct_biases(graph: Any, layers: Sequence[Any], calibration: Sequence[np.ndarray]) -> None:
-    """Add to each bias what rounding its layer's weights to bfloat16 takes away, averaged over films and positions."""
+    """Add to each bias what rounding its layer's weights to bfloat16 takes away, averaged over
+    films and positions.
+    """
     with_bias = [(layer, add) for layer in layers if (add := _bias_of(layer))]
     if not with_bias or not calibration:
         return
@@ -261,9 +280,11 @@ def _mean_rounding_error(layer: Any) -> Any:
 
 
 def _keep_in_fp32(file: Path) -> None:
-    """Mark the operations up to the second convolution and those behind the last one as precision-sensitive.
+    """Mark the operations up to the second convolution and those behind the last one as
+    precision-sensitive.
 
-    OpenVINO reads the mark from the file alone: what is set on a node in Python does not reach its CPU plugin.
+    OpenVINO reads the mark from the file alone: what is set on a node in Python does not reach its
+    CPU plugin.
     """
     order = core().read_model(file).get_ordered_ops()
     kinds = [operation.get_type_name() for operation in order]
@@ -308,13 +329,14 @@ def write_model(
     cores: int,
     taps: tuple[Path, str] | None = None,
     calibrate: Calibrate | None = None,
-) -> ModelCard:
-    """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and model.json.
+) -> ModelManifest:
+    """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and
+    model.json.
 
-    `films` are validation films, `(side, side) uint8`: they calibrate bfloat16 and tell how far it shifts the answers.
-    Without them it is neither calibrated nor used, unless forced.
-    `taps` names the folder with the graphs of the frozen layers and the tap that was trained on: only what was trained is
-    converted then, which saves seconds. `calibrate` is given the answers to `films`.
+    `films` are validation films, `(side, side) uint8`: they calibrate bfloat16 and tell how far it
+    shifts the answers. Without them it is neither calibrated nor used, unless forced. `taps` names
+    the folder with the graphs of the frozen layers and the tap that was trained on: only what was
+    trained is converted then, which saves seconds. `calibrate` is given the answers to `films`.
 
     Raises:
         JobError: the fp32 graph does not answer as PyTorch does.
@@ -336,14 +358,14 @@ def write_model(
     )
     answers = _answers(partial, "fp32", films, cores) if films else None
     agreement = None
-    if answers and usual_precision() == "bf16":
+    if answers and native_precision() == "bf16":
         in_bf16 = _answers(partial, "bf16", films, cores)
         agreement = _agreement(softmax(answers[0]), softmax(in_bf16[0]))
         answers = (
             in_bf16 if agreement.mean_shift <= LARGEST_SHIFT else answers
         )  # as they will be used
     calibration_content = calibrate(partial, *answers) if answers and calibrate else None
-    card = ModelCard(
+    card = ModelManifest(
         backbone=checkpoint.backbone,
         classes=checkpoint.classes,
         input_side=checkpoint.row.input_side,

@@ -1,7 +1,8 @@
 """The one place that imports OpenVINO, with its telemetry switched off and one engine per process.
 
-Importing `openvino` reports the import to its maker's analytics when the package openvino_telemetry can be loaded.
-A job never phones home: that package is hidden from the import, and OpenVINO falls back to its own stub.
+Importing `openvino` reports the import to its maker's analytics when the package openvino_telemetry
+can be loaded. A job never phones home: that package is hidden from the import, and OpenVINO falls
+back to its own stub.
 """
 
 import functools
@@ -22,7 +23,8 @@ __all__ = ["core", "opset", "ov", "simplify"]
 def core() -> ov.Core:
     """The engine of this process, kept to its end.
 
-    Each engine of its own puts a stack for signal handlers of its own into the calling thread. Engines that do not end
-    in the reverse order of their making leave one behind that is freed memory: the next SIGTERM would crash the process.
+    Each engine of its own puts a stack for signal handlers of its own into the calling thread.
+    Engines that do not end in the reverse order of their making leave one behind that is freed
+    memory: the next SIGTERM would crash the process.
     """
     return ov.Core()

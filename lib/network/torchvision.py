@@ -1,9 +1,11 @@
-"""The one place that imports torchvision: it works even where its wheel and the CPU build of torch do not belong together.
+"""The one place that imports torchvision: it works even where its wheel and the CPU build of torch
+do not belong together.
 
-The registry's torchvision wheel is linked against CUDA. Beside a CPU-only torch its native operators cannot load, and
-`import torchvision` dies with "operator torchvision::nms does not exist" because it registers a fake kernel for an
-operator that nobody declared. Nothing here uses detection operators, so declaring their schemas is enough. Where the
-native operators do load, nothing is declared.
+The registry's torchvision wheel is linked against CUDA. Beside a CPU-only torch its native
+operators cannot load, and `import torchvision` dies with "operator torchvision::nms does not exist"
+because it registers a fake kernel for an operator that nobody declared. Nothing here uses detection
+operators, so declaring their schemas is enough. Where the native operators do load, nothing is
+declared.
 """
 
 import importlib.util

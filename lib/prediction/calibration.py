@@ -1,6 +1,8 @@
-"""What an answer is worth: how likely, how strange the film, when a person should look. Fitted on validation films.
+"""What an answer is worth: how likely, how strange the film, when a person should look. Fitted on
+validation films.
 
-Nothing here needs the model or torch: logits, features and thumbnails come in, numbers that stand in model.json come out.
+Nothing here needs the model or torch: logits, features and thumbnails come in, numbers that stand
+in model.json come out.
 """
 
 from collections.abc import Sequence
@@ -10,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.images.decode import LOW_CONTRAST
-from lib.network.graph import Prediction, softmax
-from lib.run.errors import JobError
+from lib.network.numerics import softmax
 
 COVERAGE = 0.90  # share of films whose true class shall be in the conformal set
 SENSITIVITY = (
@@ -21,7 +21,6 @@ SENSITIVITY = (
 OUTLIERS = 0.02  # share of validation films that each test of strangeness may flag
 REFERENCES = 512  # validation films that are kept to compare others with
 NEIGHBOURS = 3
-BINS = 15  # of confidence, as in Guo et al., 2017
 REFERENCE_FILE = "reference.npz"
 
 
@@ -74,10 +73,12 @@ class Reference:
         )
 
     def distances(self, features: np.ndarray, left_out: int = 0) -> np.ndarray:
-        """Mean Euclidean distance `(M,)` of unit features `(M, F)` to their nearest references, 0 to 2.
+        """Mean Euclidean distance `(M,)` of unit features `(M, F)` to their nearest references, 0
+        to 2.
 
-        `left_out` nearest ones are not counted: 1 where the films are among the references themselves.
-        Source: Y. Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
+        `left_out` nearest ones are not counted: 1 where the films are among the references
+        themselves. Source: Y. Sun et al., "Out-of-Distribution Detection with Deep Nearest
+        Neighbors", ICML 2022.
         """
         cosines = _unit(features) @ self.features.T
         count = min(left_out + NEIGHBOURS, cosines.shape[1])
@@ -86,7 +87,9 @@ class Reference:
         return answer
 
     def likeness(self, thumbnails: np.ndarray) -> np.ndarray:
-        """Pearson correlation `(M,)` of thumbnails `(M, 32, 32)` with the mean film; negative for an inverted film."""
+        """Pearson correlation `(M,)` of thumbnails `(M, 32, 32)` with the mean film; negative for
+        an inverted film.
+        """
         films = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
         films = films - films.mean(axis=1, keepdims=True)
         mean = self.mean_film.ravel() - self.mean_film.mean()
@@ -102,7 +105,9 @@ def calibrate(
     thumbnails: np.ndarray,
     classes: Sequence[str],
 ) -> tuple[Calibration, Reference]:
-    """Everything that validation films can teach: `(N, classes)` logits, `(N,)` targets, `(N, F)`, `(N, 32, 32)`."""
+    """Everything that validation films can teach: `(N, classes)` logits, `(N,)` targets, `(N, F)`,
+    `(N, 32, 32)`.
+    """
     temperature = fit_temperature(logits, targets)
     probabilities = softmax(logits / temperature)
     chosen = np.linspace(0, len(features) - 1, min(REFERENCES, len(features))).round().astype(int)
@@ -136,10 +141,10 @@ def calibrate(
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """The temperature, 0.05 to 20, with the smallest mean cross-entropy of `logits / temperature`.
 
-    The true class counts (N + 1) / (N + 2), the others share the rest: where no film, or hardly one, was answered wrong, the
-    plain cross-entropy would have every answer certain, on the word of a few films.
-    Sources: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; J. Platt, "Probabilistic Outputs for
-    Support Vector Machines", 1999, for the counts.
+    The true class counts (N + 1) / (N + 2), the others share the rest: where no film, or hardly
+    one, was answered wrong, the plain cross-entropy would have every answer certain, on the word of
+    a few films. Sources: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; J.
+    Platt, "Probabilistic Outputs for Support Vector Machines", 1999, for the counts.
     """
     from scipy.optimize import minimize_scalar  # 40 MB that prediction does not need
 
@@ -159,10 +164,12 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def conformal_threshold(of_true_class: np.ndarray, coverage: float) -> float:
-    """Smallest probability that puts a class into the set, from the true classes' probabilities `(N,)` of films held out.
+    """Smallest probability that puts a class into the set, from the true classes' probabilities
+    `(N,)` of films held out.
 
-    For a new film of the same kind the set {class: probability >= threshold} holds the true class with at least the
-    probability `coverage`. Source: M. Sadinle et al., "Least Ambiguous Set-Valued Classifiers", JASA 114 (2019).
+    For a new film of the same kind the set {class: probability >= threshold} holds the true class
+    with at least the probability `coverage`. Source: M. Sadinle et al., "Least Ambiguous Set-Valued
+    Classifiers", JASA 114 (2019).
     """
     rank = int(np.floor((len(of_true_class) + 1) * (1 - coverage) + 1e-9))
     return float(np.sort(of_true_class)[rank - 1]) if rank >= 1 else 0.0
@@ -172,116 +179,6 @@ def threshold_for(sensitivity: float, of_positives: np.ndarray) -> float:
     """The highest threshold that at least `sensitivity` of the positives' scores `(N,)` reach."""
     needed = int(np.ceil(sensitivity * len(of_positives) - 1e-9))
     return float(np.sort(of_positives)[::-1][max(needed, 1) - 1])
-
-
-def expected_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
-) -> float:
-    """Mean |accuracy - confidence| over equal-width bins, weighted by their films (Guo et al., 2017)."""
-    return float(
-        sum(
-            len_ * abs(right - sure) for len_, sure, right in reliability(confidence, correct, bins)
-        )
-        / len(correct)
-    )
-
-
-def reliability(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
-) -> list[tuple[int, float, float]]:
-    """Per bin that has films: how many, their mean confidence, their accuracy. Bins are (low, high]."""
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return [
-        (
-            int((place == number).sum()),
-            float(confidence[place == number].mean()),
-            float(correct[place == number].mean()),
-        )
-        for number in range(bins)
-        if (place == number).any()
-    ]
-
-
-def brier(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Mean over films of the squared distance between probabilities `(N, classes)` and the truth, 0 to 2 (Brier, 1950)."""
-    truth = np.eye(probabilities.shape[1])[targets]
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
-
-
-class Judge:
-    """Says which answers need a human look, and why."""
-
-    def __init__(self, calibration: Calibration | None, reference: Reference | None) -> None:
-        self.calibration, self.reference = calibration, reference
-
-    @staticmethod
-    def of(folder: Path, content: dict[str, Any] | None) -> "Judge":
-        """For a model folder and the `calibration` of its model.json."""
-        calibration = Calibration.read(content)
-        return Judge(calibration, Reference.read(folder) if calibration else None)
-
-    def require_threshold(self, positive: str) -> None:
-        """Refuse an operating point that this model does not have.
-
-        Raises:
-            JobError: no threshold is stored for the class.
-        """
-        known = self.calibration.thresholds if self.calibration else {}
-        if positive not in known:
-            has = (
-                f"it has them for {', '.join(known)}"
-                if known
-                else "it was made without validation films"
-            )
-            raise JobError(
-                f"--operating_point {positive}: this model has no threshold for it; {has}."
-            )
-
-    def choose(self, probabilities: np.ndarray, classes: Sequence[str], positive: str = "") -> int:
-        """Number of the class to answer: the likeliest; or `positive` from its threshold on, else the likeliest other."""
-        if positive and self.calibration:
-            number = list(classes).index(positive)
-            if probabilities[number] >= self.calibration.thresholds[positive]:
-                return number
-            probabilities = probabilities.copy()
-            probabilities[number] = -1
-        return int(probabilities.argmax())
-
-    def reasons(self, answer: Prediction, classes: Sequence[str], positive: str = "") -> list[str]:
-        """Why a person should look at this film; empty when nothing speaks for it.
-
-        `positive` is the class whose stored threshold decides, if any.
-        """
-        if answer.probabilities is None:
-            return ["unreadable"]
-        if answer.film.contrast < LOW_CONTRAST:
-            return ["blank or nearly blank"]
-        if self.calibration is None or self.reference is None:
-            return []
-        found = []
-        possible = [
-            name
-            for name, p in zip(classes, answer.probabilities, strict=True)
-            if p >= self.calibration.smallest_probability
-        ]
-        if len(possible) > 1:
-            found.append("low confidence: " + " or ".join(possible))
-        elif not possible:
-            found.append("low confidence: no class is likely enough")
-        likeness = float(self.reference.likeness(answer.film.thumbnail[None])[0])
-        strange = (
-            float(self.reference.distances(answer.features[None])[0])
-            > self.calibration.largest_distance
-        )
-        if -likeness > max(self.calibration.smallest_likeness, 0):
-            found.append("inverted")
-        if strange:
-            found.append("unlike the training films")
-        if positive and positive in self.calibration.thresholds:
-            threshold = self.calibration.thresholds[positive]
-            if threshold / 2 <= answer.probabilities[list(classes).index(positive)] < threshold:
-                found.append(f"just below the threshold for {positive}")
-        return found
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""A batch of films to rows of its table: what one machine does with them, and each node of a cluster with its share."""
+"""A batch of films to rows of its table: what one machine does with them, and each node of a
+cluster with its share.
+"""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,12 +12,15 @@ import numpy as np
 from PIL import Image
 
 from lib.images.inputs import Place
-from lib.images.reader import Film, Reader, Stamp
-from lib.network.graph import ModelCard, Prediction, Predictor
-from lib.prediction.calibration import Judge
+from lib.images.reader import Film, Reader
+from lib.network.artifact import ModelManifest
 from lib.prediction.maps import overlay, share_outside_lungs
+from lib.prediction.prediction import Prediction
+from lib.prediction.predictor import Predictor
+from lib.prediction.triage import Judge
 from lib.run import console
 from lib.storage.cells import to_cell
+from lib.storage.stamp import Stamp
 from lib.workers.processes import Isolated
 from lib.workers.ray import Cluster, Shipped, chunks_of
 
@@ -45,7 +50,7 @@ class Answer:
     map: bytes = b""
 
 
-def columns_of(card: ModelCard, settings: Settings) -> list[str]:
+def columns_of(card: ModelManifest, settings: Settings) -> list[str]:
     """The table's columns."""
     answer = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
     return [
@@ -61,7 +66,9 @@ def columns_of(card: ModelCard, settings: Settings) -> list[str]:
 
 
 class Classifier:
-    """A model folder, ready to answer films of a place. A context manager: its reading processes end with the block."""
+    """A model folder, ready to answer films of a place. A context manager: its reading processes
+    end with the block.
+    """
 
     def __init__(
         self, model: Path, settings: Settings, place: Place, cores: int, readers: int
@@ -69,7 +76,7 @@ class Classifier:
         """`readers` are the processes that decode. A precision of "auto" is settled here.
 
         Raises:
-            JobError: as `ModelCard.read`, or no threshold is stored for the operating point.
+            JobError: as `ModelManifest.read`, or no threshold is stored for the operating point.
         """
         self.predictor = Predictor(model, settings.precision, cores, readers, settings.seconds)
         self.card = self.predictor.card
@@ -126,7 +133,9 @@ class Classifier:
 
 
 class ClusterClassifier:
-    """The same on a Ray cluster: every worker process is a `Classifier` of its share. A context manager."""
+    """The same on a Ray cluster: every worker process is a `Classifier` of its share. A context
+    manager.
+    """
 
     def __init__(
         self, address: str, model: Path, settings: Settings, place: Place, cores: int, readers: int
@@ -136,7 +145,7 @@ class ClusterClassifier:
         Raises:
             JobError: as `Cluster` and `Classifier`; nodes that do not see the films.
         """
-        self.card = ModelCard.read(model)
+        self.card = ModelManifest.read(model)
         if settings.operating_point:
             Judge.of(model, self.card.calibration).require_threshold(settings.operating_point)
         self._model, self._place = model, place
@@ -152,7 +161,9 @@ class ClusterClassifier:
         self._cluster.__exit__()
 
     def _precision(self, wanted: str) -> str:
-        """ "auto" is bfloat16 where the model bears it and every node has it: one run has one precision."""
+        """ "auto" is bfloat16 where the model bears it and every node has it: one run has one
+        precision.
+        """
         if len({node.setup for node in self._nodes}) > 1:
             console.warn(
                 "the nodes have different processors or libraries: the last digits of their answers may differ."
@@ -161,7 +172,7 @@ class ClusterClassifier:
             return wanted
         return (
             "bf16"
-            if self.card.bears_bf16 and all(node.has_bf16 for node in self._nodes)
+            if self.card.bf16_agrees and all(node.has_bf16 for node in self._nodes)
             else "fp32"
         )
 
@@ -221,7 +232,9 @@ class Share:
 
 
 def draw_map(prediction: Prediction, number: int) -> bytes:
-    """PNG: the film as the model sees it, and beside it the same film with the evidence for class `number`."""
+    """PNG: the film as the model sees it, and beside it the same film with the evidence for class
+    `number`.
+    """
     grey = prediction.film.grey
     over = overlay(grey, prediction.maps, number)
     buffer = io.BytesIO()

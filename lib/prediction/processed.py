@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib.images.inputs import Place
-from lib.images.reader import Stamp
 from lib.run.errors import JobError
+from lib.storage.stamp import Stamp
 from lib.workers.threads import map_ordered
 
 _TABLES = """
@@ -17,7 +17,9 @@ CREATE TABLE IF NOT EXISTS files (name BLOB PRIMARY KEY, size INTEGER, mtime_ns 
 
 
 class Seen:
-    """A database of digests. A file that has kept its name, size and time is not read again to know its content."""
+    """A database of digests. A file that has kept its name, size and time is not read again to know
+    its content.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open it, or make a new one.
@@ -32,7 +34,9 @@ class Seen:
             self._database.executescript(_TABLES)
 
     def unseen(self, place: Place, threads: int) -> list[str]:
-        """The names of `place` whose content no earlier run has recorded, and those that cannot be read."""
+        """The names of `place` whose content no earlier run has recorded, and those that cannot be
+        read.
+        """
         found = []
         with _explained(self.path):
             known = {

@@ -1,20 +1,24 @@
 """How results look: the figures that the jobs leave beside their numbers."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.evaluation.metrics import PROBABILITY, classes_of
 from lib.images.decode import ANY_SIZE, read_grey
+from lib.reports import figures
 from lib.run.errors import UnreadableFilmError
 from lib.storage.atomic import whole_file
+
+_INK = "#010203"  # drawn in this colour, shown in the page's
 
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#4a5568")
 THUMBNAIL_SIDE = 256
@@ -61,10 +65,11 @@ def roc(predictions: pd.DataFrame, scores: Mapping[str, Any], path: Path) -> Non
 def overview(
     predictions: pd.DataFrame, scores: Mapping[str, Any], films: Path, path: Path, seed: int
 ) -> None:
-    """One picture of an evaluation: confusion matrix, ROC curves, and films with the answers they got.
+    """One picture of an evaluation: confusion matrix, ROC curves, and films with the answers they
+    got.
 
-    `films` is the folder that the `path` column starts from. The upper row shows films that were answered right, a
-    random one or two per class; the lower row the most confident errors.
+    `films` is the folder that the `path` column starts from. The upper row shows films that were
+    answered right, a random one or two per class; the lower row the most confident errors.
     """
     right = predictions[predictions["label"] == predictions["prediction"]]
     wrong = predictions[
@@ -206,3 +211,136 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(buffer, format="png", dpi=120)
     with whole_file(path) as file:
         file.write(buffer.getbuffer())
+
+
+def _figures(predictions: pd.DataFrame, scores: Mapping[str, Any]) -> dict[str, Markup]:
+    rows = predictions[predictions["prediction"].ne("")]
+    side = (3.6, 3.4) if len(scores["classes"]) <= figures.FEW_CLASSES else (5.6, 5.4)
+    found = {
+        "confusion": _svg(
+            *side, lambda axes: figures.draw_confusion(axes, scores), "Confusion matrix"
+        ),
+        "roc": _svg(3.9, 3.6, lambda axes: figures.draw_roc(axes, rows, scores), "ROC curves"),
+        "precision_recall": _svg(
+            3.9, 3.6, lambda axes: _draw_precision_recall(axes, rows), "Precision and recall"
+        ),
+    }
+    if scores["calibration"]:
+        found["reliability"] = _svg(
+            3.9, 3.6, lambda axes: _draw_reliability(axes, scores["calibration"]), "Reliability"
+        )
+    if scores["baselines"]:
+        found["baselines"] = _svg(
+            5.2, 1.9, lambda axes: _draw_baselines(axes, scores), "Model beside its baselines"
+        )
+    return found
+
+
+def _svg(width: float, height: float, draw: Callable[[Axes], None], title: str) -> Markup:
+    style: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), _INK
+    )
+    with mpl.rc_context(
+        {
+            **style,
+            "svg.fonttype": "none",
+            "svg.hashsalt": title,
+            "font.family": "sans-serif",
+            "font.size": 9,
+        }
+    ):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        axes.patch.set_alpha(0)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))  # noqa: S704  # our own figure, no user's text
+
+
+def _draw_precision_recall(axes: Axes, rows: pd.DataFrame) -> None:
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    classes = classes_of(rows)
+    for style, name, called in zip(
+        figures.line_styles(classes), classes, figures.short(classes), strict=True
+    ):
+        positive = rows["label"].eq(name).to_numpy()
+        if positive.any() and not positive.all():
+            precision, recall, _ = precision_recall_curve(positive, rows[PROBABILITY + name])
+            area = average_precision_score(positive, rows[PROBABILITY + name])
+            axes.plot(recall, precision, **style, label=f"{area:.3f} {called}")
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        title="precision and recall, average precision",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+    )
+    small = "small" if len(classes) > figures.FEW_CLASSES else None
+    figures.name_curves(axes, loc="lower left", labelcolor=_INK, fontsize=small)
+    figures.tidy(axes)
+
+
+def _draw_reliability(axes: Axes, learnt: Mapping[str, Any]) -> None:
+    axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":")
+    for colour, name in zip(figures.COLOURS[1::-1], ("before", "after"), strict=True):
+        bins = learnt[name]["bins"]
+        sizes = [8 + 120 * count / sum(row[0] for row in bins) for count, _, _ in bins]
+        axes.plot([row[1] for row in bins], [row[2] for row in bins], color=colour, linewidth=1)
+        axes.scatter(
+            [row[1] for row in bins],
+            [row[2] for row in bins],
+            sizes,
+            color=colour,
+            label=f"{name}, ECE {learnt[name]['ece']:.3f}",
+        )
+    axes.set(
+        xlabel="confidence", ylabel="accuracy", title="reliability", xlim=(0, 1.02), ylim=(0, 1.04)
+    )
+    axes.legend(frameon=False, loc="upper left", labelcolor=_INK)
+    figures.tidy(axes)
+
+
+def _draw_baselines(axes: Axes, scores: Mapping[str, Any]) -> None:
+    names = ["model", *scores["baselines"]]
+    values = [scores["macro_f1"], *(rival["macro_f1"] for rival in scores["baselines"].values())]
+    axes.barh(
+        range(len(names))[::-1],
+        values,
+        color=[figures.COLOURS[0], *["#a0aec0"] * (len(names) - 1)],
+        height=0.6,
+    )
+    for place, value in zip(range(len(names))[::-1], values, strict=True):
+        axes.text(value + 0.01, place, f"{value:.3f}", va="center")
+    axes.axvline(1 / len(scores["classes"]), color="#a0aec0", linestyle=":")
+    axes.set_yticks(
+        range(len(names))[::-1],
+        [{"metadata": "file metadata", "thumbnail": "32 x 32 thumbnail"}.get(n, n) for n in names],
+    )
+    axes.set(xlim=(0, 1.12), xlabel="macro-F1 on the test films; dotted: chance")
+    figures.tidy(axes)
+
+
+def _curves(history: pd.DataFrame) -> dict[str, Markup]:
+    def draw(what: str) -> Callable[[Axes], None]:
+        def on(axes: Axes) -> None:
+            for part, colour in (("train", figures.COLOURS[0]), ("val", figures.COLOURS[1])):
+                axes.plot(
+                    history["epoch"],
+                    history[f"{part}_{what}"],
+                    "o-",
+                    color=colour,
+                    label=part,
+                    markersize=3,
+                )
+            axes.set(xlabel="epoch", title=what, xticks=history["epoch"])
+            axes.legend(frameon=False, labelcolor=_INK)
+            figures.tidy(axes)
+
+        return on
+
+    return {what: _svg(3.6, 2.4, draw(what), f"{what} by epoch") for what in ("loss", "accuracy")}

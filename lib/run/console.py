@@ -1,4 +1,6 @@
-"""How a job speaks: bars on a terminal, plain and sparse lines elsewhere, one line with --quiet, all of it in the log."""
+"""How a job speaks: bars on a terminal, plain and sparse lines elsewhere, one line with --quiet,
+all of it in the log.
+"""
 
 import os
 import sys
@@ -38,7 +40,9 @@ _run = Run()
 
 @contextmanager
 def speaking(log: JobLog, quiet: bool) -> Iterator[Run]:
-    """While the block runs, lines go to `log` as well, and to the screen only where they must when `quiet`."""
+    """While the block runs, lines go to `log` as well, and to the screen only where they must when
+    `quiet`.
+    """
     global _run
     before, _run = _run, Run(log, quiet)
     try:
@@ -53,7 +57,9 @@ def _console(stderr: bool) -> Console:
 
 
 def _put(what: object, stderr: bool = False, **how: Any) -> None:
-    """Print. A stream that is closed, on a full disk or without a reader costs its lines, never the job."""
+    """Print. A stream that is closed, on a full disk or without a reader costs its lines, never the
+    job.
+    """
     stream = sys.stderr if stderr else sys.stdout
     if stream is None:
         return
@@ -76,7 +82,9 @@ def _write(event: str, message: str) -> None:
 
 
 def show(message: str) -> None:
-    """One line on standard output for the person who watches: neither logged nor shown with --quiet."""
+    """One line on standard output for the person who watches: neither logged nor shown with
+    --quiet.
+    """
     if not _run.quiet:
         _print(message)
 
@@ -89,20 +97,26 @@ def say(message: str) -> None:
 
 
 def warn(message: str, log_as: str | None = None) -> None:
-    """One line on standard error that begins with `warning:`. `log_as` replaces what names people; "" logs nothing."""
+    """One line on standard error that begins with `warning:`. `log_as` replaces what names people;
+    "" logs nothing.
+    """
     _write("warning", message if log_as is None else log_as)
     _put(f"warning: {message}", stderr=True, style="yellow", markup=False, soft_wrap=True)
 
 
 def fail(message: str, error: BaseException | None = None) -> None:
-    """The line on standard error that explains a non-zero exit; the log keeps the traceback of `error` as well."""
+    """The line on standard error that explains a non-zero exit; the log keeps the traceback of
+    `error` as well.
+    """
     if _run.log:
         _run.log.failure(message, error)
     _put(f"error: {message}", stderr=True, style="bold red", markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a small table: the first column to the left, the others to the right. Not logged: the files hold its numbers."""
+    """Print a small table: the first column to the left, the others to the right. Not logged: the
+    files hold its numbers.
+    """
     if _run.quiet:
         return
     grid = Table(title=title, title_justify="left", title_style="bold")
@@ -114,7 +128,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Yield `items` and show how far we are: a bar on a terminal, a line every 15 seconds elsewhere, nothing with --quiet."""
+    """Yield `items` and show how far we are: a bar on a terminal, a line every 15 seconds
+    elsewhere, nothing with --quiet.
+    """
     if sys.stderr is not None and sys.stderr.isatty() and not _run.quiet:
         columns = (
             TextColumn("{task.description}"),

@@ -1,38 +1,24 @@
 """A strict command line on top of Fire: a job's signature is its whole configuration.
 
-Plain Fire calls the function first and complains about a mistyped flag afterwards, guesses types from the text and
-swallows `**kwargs`. Here every flag is checked against the signature before any work, each value is read by its
-annotation, and Fire receives nothing but flags that are known to be right.
+Plain Fire calls the function first and complains about a mistyped flag afterwards, guesses types
+from the text and swallows `**kwargs`. Here every flag is checked against the signature before any
+work, each value is read by its annotation, and Fire receives nothing but flags that are known to be
+right.
 """
 
-import difflib
-import errno
-import importlib
 import inspect
 import os
-import signal
-import sys
-import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, NoneType, UnionType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
-from dotenv import load_dotenv
-
-from lib.run import console, logs
 from lib.run.errors import (
-    DONE,
-    FAILED,
-    SOME_INPUTS_UNUSABLE,
-    JobError,
-    LockedError,
-    StoppedBySignal,
     UsageError,
 )
+from lib.run.suggest import did_you_mean
 
 Job = Callable[..., int]
 
@@ -41,7 +27,8 @@ Job = Callable[..., int]
 class Flag:
     """What a job's annotation adds to a type: the reason of a flag, and the values it takes.
 
-    Used as `Annotated[float, Flag("share of films held out for the final score", above=0, below=1)]`.
+    Used as `Annotated[float, Flag("share of films held out for the final score", above=0,
+    below=1)]`.
     """
 
     help: str
@@ -157,14 +144,10 @@ _NOUNS = {
 }
 
 
-def did_you_mean(word: str, valid: Sequence[str]) -> str:
-    """` Did you mean 'x'?` for the nearest valid word, or nothing when none is near."""
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def parameters_of(job: Job) -> dict[str, Parameter]:
-    """Read a job's signature. A parameter without an annotated `Flag`, or `**kwargs`, is a programming error."""
+    """Read a job's signature. A parameter without an annotated `Flag`, or `**kwargs`, is a
+    programming error.
+    """
     hints = typing.get_type_hints(job, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(job).parameters.items():
@@ -200,7 +183,8 @@ def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> Command
     """Take `--name value`, `--name=value`, `--switch`, `--noswitch`; hyphens count as underscores.
 
     Raises:
-        UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a stray word.
+        UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a
+        stray word.
     """
     values: dict[str, str] = {}
     show_help = False
@@ -254,7 +238,8 @@ def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
 def resolve(
     parameters: dict[str, Parameter], texts: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Check every value; fill in the environment. Returns texts for Fire, and for non-default values where they come from.
+    """Check every value; fill in the environment. Returns texts for Fire, and for non-default
+    values where they come from.
 
     Raises:
         UsageError: a value that the annotation does not take, or a required flag that is missing.
@@ -318,129 +303,3 @@ def help_text(job: Job) -> str:
     return "\n".join(
         [*lines, "", "examples:", *(f"  {line.strip()}" for line in examples.strip().splitlines())]
     )
-
-
-def run(job: Job) -> NoReturn:
-    """Run a job from the command line and leave the process with its exit code (docs/ARCHITECTURE.md lists them)."""
-    while (
-        spare := os.open(os.devnull, os.O_RDWR)
-    ) <= 2:  # closed streams: other files must not take their numbers
-        continue
-    os.close(spare)
-    sys.exit(execute(job, sys.argv[1:]))
-
-
-def execute(job: Job, argv: Sequence[str]) -> int:
-    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one message, log all of it."""
-    load_dotenv(".env")  # what is set already wins
-    log = logs.JobLog(
-        job.__name__, logs.runs_dir_of(argv), lambda message: console.warn(message, log_as="")
-    )
-    with console.speaking(log, quiet="--quiet" in argv) as lines:
-        try:
-            parameters = parameters_of(job)
-            command_line = read_flags(argv, parameters)
-            if command_line.help:
-                print(help_text(job))
-                return DONE
-            texts, overrides = resolve(parameters, command_line.values)
-            log.start({name: texts[name] for name in overrides})
-            if overrides:
-                console.show(
-                    f"{job.__name__}: {' · '.join(f'{name} = {texts[name]}{of}' for name, of in overrides.items())}"
-                )
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _stop)
-            exit_code = _call_through_fire(job, parameters, texts)
-        except (Exception, StoppedBySignal) as error:
-            exit_code = _explain(error, job, debug="--debug" in argv)
-        log.end(exit_code, lines.summary)
-        if exit_code in (DONE, SOME_INPUTS_UNUSABLE):
-            lines.print_summary()
-    return exit_code
-
-
-def _explain(error: BaseException, job: Job, debug: bool) -> int:
-    """Print one message for `error`, and its traceback with --debug. Returns the exit code."""
-    if debug and not isinstance(error, StoppedBySignal):
-        traceback.print_exception(error)
-    if isinstance(error, UsageError | LockedError):
-        console.fail(str(error))
-        if isinstance(error, UsageError):
-            console.show(f"See: python -m jobs.{job.__name__} --help")
-        return error.exit_code
-    if isinstance(error, JobError):
-        console.fail(str(error), error)
-        return error.exit_code
-    if isinstance(error, StoppedBySignal):
-        console.fail(f"{error}; what was finished is kept, the same command takes it up again.")
-        return error.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or "while writing"
-        console.fail(
-            f"the disk is full ({place}). Free some space and run the same command again.", error
-        )
-    elif isinstance(error, MemoryError):
-        console.fail(
-            "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same command again.",
-            error,
-        )
-    else:
-        hint = "" if debug else " (run again with --debug for the traceback)"
-        console.fail(f"{type(error).__name__}: {error}{hint}", error)
-    return FAILED
-
-
-@contextmanager
-def stops_held_back() -> Iterator[Callable[[], None]]:
-    """Hold SIGTERM and SIGINT back while the block runs: the yielded function raises what came, when it is called.
-
-    What nobody asked for is raised when the block ends. A second signal is not held back.
-    """
-    arrived: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if arrived:
-            raise StoppedBySignal(number)
-        arrived.append(number)
-
-    def raise_if_stopped() -> None:
-        if arrived:
-            raise StoppedBySignal(arrived[0])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield raise_if_stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    raise_if_stopped()
-
-
-def import_torch() -> None:
-    """Import PyTorch for the first time. A signal whose handler raises in the middle of that would abort the process."""
-    with stops_held_back():
-        importlib.import_module("torch")
-
-
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise StoppedBySignal(number)
-
-
-def _call_through_fire(job: Job, parameters: dict[str, Parameter], texts: dict[str, str]) -> int:
-    import fire
-    from fire.decorators import SetParseFns
-
-    exit_code = DONE
-
-    def component(**values: Any) -> None:
-        nonlocal exit_code
-        exit_code = job(**values)
-
-    component.__name__ = job.__name__
-    component.__signature__ = inspect.signature(job)  # type: ignore[attr-defined]
-    SetParseFns(**{name: parameter.parse for name, parameter in parameters.items()})(component)
-    fire.Fire(
-        component, command=[f"--{name}={text}" for name, text in texts.items()], name=job.__name__
-    )
-    return exit_code

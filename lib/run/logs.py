@@ -1,7 +1,8 @@
-"""The log of a job: RUNS_DIR/logs/<job>.jsonl, a JSON object per line, in UTC, without credentials or names of films.
+"""The log of a job: RUNS_DIR/logs/<job>.jsonl, a JSON object per line, in UTC, without credentials
+or names of films.
 
-A film's name may be a patient's, so the log says `<film>`: the manifest and the table of predictions name the file and
-its problem. Folders are kept: whoever runs the job chose them.
+A film's name may be a patient's, so the log says `<film>`: the manifest and the table of
+predictions name the file and its problem. Folders are kept: whoever runs the job chose them.
 """
 
 import errno
@@ -57,7 +58,9 @@ _USER_IN_ADDRESS = re.compile(r"://(?:[^/\s@]+|[^/\s@:]*:[^\s@]*)@")  # a passwo
 
 
 class JobLog:
-    """Appends what one run of a job has to say. A log that cannot be written is complained about once, then left alone."""
+    """Appends what one run of a job has to say. A log that cannot be written is complained about
+    once, then left alone.
+    """
 
     def __init__(self, job: str, runs_dir: Path, complain: Callable[[str], None]) -> None:
         self.path = runs_dir / "logs" / f"{job}.jsonl"
@@ -99,7 +102,9 @@ class JobLog:
         self.write("failure", message=message, **told)
 
     def end(self, exit_code: int, summary: str) -> None:
-        """The run is over; `summary` is the last line that it printed. Makes RUNS_DIR, but never for wrong usage."""
+        """The run is over; `summary` is the last line that it printed. Makes RUNS_DIR, but never
+        for wrong usage.
+        """
         if exit_code != WRONG_USAGE:
             self._try(lambda: self._runs_dir.mkdir(exist_ok=True))
         self.write(
@@ -110,7 +115,9 @@ class JobLog:
         )
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line. Lines wait in memory where RUNS_DIR does not exist: wrong usage makes no folders."""
+        """Append one line. Lines wait in memory where RUNS_DIR does not exist: wrong usage makes no
+        folders.
+        """
         if self._broken:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -150,7 +157,9 @@ class JobLog:
 
 
 def runs_dir_of(argv: Sequence[str]) -> Path:
-    """RUNS_DIR as a flag, the environment or the default says; read before flags are checked, so that a typo is logged."""
+    """RUNS_DIR as a flag, the environment or the default says; read before flags are checked, so
+    that a typo is logged.
+    """
     for flag, value in pairwise(part for word in argv for part in word.split("=", 1)):
         if flag in ("--runs_dir", "--runs-dir"):
             return Path(value).expanduser()

@@ -1,4 +1,6 @@
-"""Files that are whole or absent, folders that are swapped in one step, locks that die with their holder."""
+"""Files that are whole or absent, folders that are swapped in one step, locks that die with their
+holder.
+"""
 
 import csv
 import hashlib
@@ -21,7 +23,9 @@ PARTIAL = ".partial"  # suffix of everything unfinished: safe to delete when no 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing; it takes the name only when the block ends without an error."""
+    """Open a temporary neighbour of `path` for writing; it takes the name only when the block ends
+    without an error.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(
         f".{secrets.token_hex(8)}{PARTIAL}"
@@ -37,7 +41,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; characters that UTF-8 cannot hold (raw bytes of odd file names) become backslash escapes."""
+    """Write UTF-8; characters that UTF-8 cannot hold (raw bytes of odd file names) become backslash
+    escapes.
+    """
     with whole_file(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
@@ -82,7 +88,9 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard link, or copy where the file system cannot link (another device, no support, no permission)."""
+    """Hard link, or copy where the file system cannot link (another device, no support, no
+    permission).
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -91,7 +99,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def swap_folder(new: Path, final: Path) -> None:
-    """Put the finished folder `new` in the place of `final`, then delete the folder or file that stood there."""
+    """Put the finished folder `new` in the place of `final`, then delete the folder or file that
+    stood there.
+    """
     old = hidden_neighbour(final, f"old{PARTIAL}")
     _delete(old)
     if os.path.lexists(final):
@@ -108,7 +118,9 @@ def _delete(path: Path) -> None:
 
 
 def copy_folder(source: Path, final: Path) -> None:
-    """Put a copy of the flat folder `source`, linked where possible, in the place of `final`, whole or not at all."""
+    """Put a copy of the flat folder `source`, linked where possible, in the place of `final`, whole
+    or not at all.
+    """
     partial = final.with_name(f".{final.name}.new{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     for path in source.iterdir():
@@ -124,7 +136,8 @@ def recover_folder(final: Path) -> None:
 
 
 def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
-    """Refuse before the work when the disk of `folder` lacks `bytes_needed` and a reserve of 200 MB.
+    """Refuse before the work when the disk of `folder` lacks `bytes_needed` and a reserve of 200
+    MB.
 
     Raises:
         JobError: names what is needed, what is free and where.
@@ -150,7 +163,8 @@ def hidden_neighbour(path: Path, ending: str) -> Path:
 
 @contextmanager
 def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
-    """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the holder dies, however.
+    """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the
+    holder dies, however.
 
     Raises:
         LockedError: another process holds it (exit 75).
@@ -177,7 +191,9 @@ def lock_of(file: Path) -> AbstractContextManager[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the unfinished files that killed runs left in `folder`. Call it while holding the folder's lock."""
+    """Delete the unfinished files that killed runs left in `folder`. Call it while holding the
+    folder's lock.
+    """
     for path in folder.glob(f".*{PARTIAL}"):
         if path.is_file():
             path.unlink(missing_ok=True)

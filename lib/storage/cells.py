@@ -1,4 +1,5 @@
-r"""File names as cells of a table: one line each, nothing that a spreadsheet would run, and the way back to the name.
+r"""File names as cells of a table: one line each, nothing that a spreadsheet would run, and the way
+back to the name.
 
 | in the name | in the cell |
 |---|---|
@@ -32,7 +33,9 @@ def from_cell(cell: str) -> str:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path below a folder stays there. Files do; the name of an object in a bucket may be any text."""
+    """Whether a path below a folder stays there. Files do; the name of an object in a bucket may be
+    any text.
+    """
     return not name.startswith("/") and ".." not in name.split("/")
 
 

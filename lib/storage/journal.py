@@ -1,8 +1,10 @@
-"""A table that is being written: rows are safe on disk as they come, and an interrupted run is taken up where it stopped.
+"""A table that is being written: rows are safe on disk as they come, and an interrupted run is
+taken up where it stopped.
 
-The journal lies beside the table, named .TABLE.journal. Its first line says which model and settings the rows belong to; every
-other line is a row of the table behind size and time of the file that it speaks of. The table itself, CSV or Parquet,
-is made from the journal at the end and appears whole.
+The journal lies beside the table, named .TABLE.journal. Its first line says which model and
+settings the rows belong to; every other line is a row of the table behind size and time of the file
+that it speaks of. The table itself, CSV or Parquet, is made from the journal at the end and appears
+whole.
 """
 
 import csv
@@ -17,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, BinaryIO
 
-from lib.images.reader import Stamp
 from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.storage.cells import from_cell
+from lib.storage.stamp import Stamp
 from lib.storage.tables import Table
 
 ROWS_PER_FLUSH = 256
@@ -28,10 +30,14 @@ SECONDS_PER_FLUSH = 2.0
 
 
 class Journal:
-    """The rows of one table, keyed by the sorted names of its inputs. Use it as a context manager, under the table's lock."""
+    """The rows of one table, keyed by the sorted names of its inputs. Use it as a context manager,
+    under the table's lock.
+    """
 
     def __init__(self, table: Table, names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
-        """The table's columns hold `error`; `names` are sorted; `belongs_to` is compared on resumption."""
+        """The table's columns hold `error`; `names` are sorted; `belongs_to` is compared on
+        resumption.
+        """
         self.path = atomic.hidden_neighbour(table.path, "journal")
         self.table, self.columns, self.names = table, list(table.columns), names
         self._belongs_to = dict(belongs_to)
@@ -54,10 +60,12 @@ class Journal:
                 self._file = None
 
     def open(self, resume: bool, is_current: Callable[[str, Stamp], bool]) -> int:
-        """Open the journal for rows. Returns how many good rows of an interrupted run are taken over.
+        """Open the journal for rows. Returns how many good rows of an interrupted run are taken
+        over.
 
-        Taken over is a whole row of a file that `is_current` by name and stamp, and an error only after a second try: files
-        that cannot be read must not cost every run their time again. A torn end is cut off.
+        Taken over is a whole row of a file that `is_current` by name and stamp, and an error only
+        after a second try: files that cannot be read must not cost every run their time again. A
+        torn end is cut off.
 
         Raises:
             JobError: it belongs to another model or to other settings.
@@ -74,13 +82,17 @@ class Journal:
         return sum(offset >= 0 for offset in self._offsets)
 
     def missing(self) -> Sequence[int]:
-        """Numbers of the names that have no row yet; behind them those whose row has an error and that are tried again."""
+        """Numbers of the names that have no row yet; behind them those whose row has an error and
+        that are tried again.
+        """
         without = array("q", (number for number, offset in enumerate(self._offsets) if offset < 0))
         failed = array("q", (number for number in without if self._failed[number]))
         return array("q", (number for number in without if not self._failed[number])) + failed
 
     def add(self, number: int, stamp: Stamp, row: Mapping[str, Any]) -> None:
-        """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two seconds of rows."""
+        """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two
+        seconds of rows.
+        """
         if self._file is None:
             raise ValueError("the journal is not open")
         line = io.StringIO()
@@ -97,7 +109,8 @@ class Journal:
             self._flush()
 
     def publish(self, keep: bool = False) -> None:
-        """Make the table of the rows, sorted by path. `keep`: rows of an earlier table stay, those of a same path give way.
+        """Make the table of the rows, sorted by path. `keep`: rows of an earlier table stay, those
+        of a same path give way.
 
         Raises:
             JobError: the earlier table has other columns, or cannot be read.

@@ -1,7 +1,7 @@
 """A finished table of predictions as CSV or Parquet: the suffix of its name decides.
 
-Rows come and go as lines of CSV, which is what a journal holds. So both formats have the same text in the same cell, and
-a CSV is written without a look into its rows.
+Rows come and go as lines of CSV, which is what a journal holds. So both formats have the same text
+in the same cell, and a CSV is written without a look into its rows.
 """
 
 import csv
@@ -37,7 +37,9 @@ class Table(Protocol):
         """In order, `path` first."""
 
     def write(self, lines: Iterable[bytes]) -> None:
-        """Put these rows, each a line of CSV, in the place of what is there. Lines are taken one by one, not gathered."""
+        """Put these rows, each a line of CSV, in the place of what is there. Lines are taken one by
+        one, not gathered.
+        """
 
     def lines(self) -> Iterator[bytes]:
         r"""Its rows, each a line of CSV with its "\n".
@@ -80,7 +82,9 @@ def check(path: Path, rows_per_file: int) -> None:
 
 
 def table_of(path: Path, columns: Sequence[str], rows_per_file: int = 0) -> Table:
-    """The table that `path`, which `check` has seen, names. `rows_per_file`: 0, or it becomes a folder of parts."""
+    """The table that `path`, which `check` has seen, names. `rows_per_file`: 0, or it becomes a
+    folder of parts.
+    """
     if path.suffix.lower() == ".csv":
         return Csv(path, columns)
     if rows_per_file:
@@ -115,7 +119,9 @@ class Csv:
 
 @dataclass(frozen=True)
 class Parquet:
-    """Text as in the cells of a CSV, numbers as doubles, needs_review as a boolean; the same rows give the same bytes."""
+    """Text as in the cells of a CSV, numbers as doubles, needs_review as a boolean; the same rows
+    give the same bytes.
+    """
 
     path: Path
     columns: Sequence[str]
@@ -187,7 +193,9 @@ class Parquet:
 
 
 def _parts(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
-    """Runs of `size` lines, each to be used up before the next; one without lines where there are none."""
+    """Runs of `size` lines, each to be used up before the next; one without lines where there are
+    none.
+    """
     for number in count():
         first = list(islice(lines, 1))
         if number and not first:
@@ -201,7 +209,9 @@ def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _parsed(block: bytes, schema: Any) -> Any:
-    """Lines of CSV as an Arrow table. An empty cell is null, but for text other than the prediction."""
+    """Lines of CSV as an Arrow table. An empty cell is null, but for text other than the
+    prediction.
+    """
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 

@@ -1,4 +1,6 @@
-"""Views of a film: what a positioning or an exposure could have been. The same (seed, epoch, film) gives the same view."""
+"""Views of a film: what a positioning or an exposure could have been. The same (seed, epoch, film)
+gives the same view.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from PIL import Image
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.network.torchvision import torchvision
 from lib.run.errors import JobError
+from lib.training.plan import Augmentation
 
 functional = torchvision.transforms.v2.functional
 
@@ -21,23 +24,13 @@ class Film:
     target: int
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Largest deviations. There is no left-right flip: the heart has a side, and so has situs inversus."""
-
-    degrees: float = 7.0
-    translation: float = 0.04  # share of the side
-    scaling: float = 0.08
-    brightness: float = 0.15
-    contrast: float = 0.15
-
-
 def augment(
     grey: np.ndarray, augmentation: Augmentation, seed: int, epoch: int, film: int
 ) -> np.ndarray:
     """A view of `grey`, `(side, side) uint8` to the same, drawn from a generator of its own.
 
-    No global state is touched, so neither the number of reading threads nor an interruption changes a view.
+    No global state is touched, so neither the number of reading threads nor an interruption changes
+    a view.
     """
     draw = np.random.default_rng([seed, epoch, film]).uniform(-1, 1, 6)
     side = grey.shape[0]

@@ -1,8 +1,10 @@
-"""What the frozen layers see, computed once: (film, view) → fp16 activations in memory-mapped files, or streamed.
+"""What the frozen layers see, computed once: (film, view) → fp16 activations in memory-mapped
+files, or streamed.
 
-Frozen layers are a pure function, so each view of a film goes through them a single time, on threads that decode and
-augment beside the compiled graph. View 0 is the film as it is, view n what epoch n sees. Two taps leave the graph in the
-same pass (lib/network/export.py): "cut" is what Phase B trains on, "pooled" what Phase A trains on.
+Frozen layers are a pure function, so each view of a film goes through them a single time, on
+threads that decode and augment beside the compiled graph. View 0 is the film as it is, view n what
+epoch n sees. Two taps leave the graph in the same pass (lib/network/export.py): "cut" is what Phase
+B trains on, "pooled" what Phase A trains on.
 """
 
 import hashlib
@@ -26,7 +28,8 @@ from lib.network.export import TAPS
 from lib.network.graph import Graph
 from lib.run import console
 from lib.storage import atomic
-from lib.training.augmentation import Augmentation, Film, augment, read_film
+from lib.training.augmentation import Film, augment, read_film
+from lib.training.plan import Augmentation
 from lib.workers.ray import Cluster, Shipped
 from lib.workers.threads import map_ordered
 
@@ -59,7 +62,9 @@ class Recipe:
 
 
 class Shelf:
-    """One file of `(films, *shape) float16` for one view, written by chunks, and the marks of the chunks that are whole."""
+    """One file of `(films, *shape) float16` for one view, written by chunks, and the marks of the
+    chunks that are whole.
+    """
 
     def __init__(self, path: Path, films: int, shape: tuple[int, ...]) -> None:
         self.path, self.films, self.shape = path, films, shape
@@ -105,7 +110,9 @@ class Shelf:
 
 
 class FrozenFeatures:
-    """The frozen layers applied to the training and validation films: streamed, or from the cache once it is filled."""
+    """The frozen layers applied to the training and validation films: streamed, or from the cache
+    once it is filled.
+    """
 
     def __init__(
         self,
@@ -117,10 +124,12 @@ class FrozenFeatures:
         readers: int,
         cluster: Cluster | None = None,
     ) -> None:
-        """`folder` is that of the cache's key. `write_graphs` makes the graph files when they are not there yet.
+        """`folder` is that of the cache's key. `write_graphs` makes the graph files when they are
+        not there yet.
 
-        `films` has the parts "train" and "val". Nothing is computed before `fill` or `batches`. `fill` computes on a
-        `cluster`, if there is one; its nodes must see the films under the same absolute paths.
+        `films` has the parts "train" and "val". Nothing is computed before `fill` or `batches`.
+        `fill` computes on a `cluster`, if there is one; its nodes must see the films under the same
+        absolute paths.
         """
         self.folder, self.recipe, self.films = folder, recipe, films
         self.cores, self.readers, self.cluster = cores, readers, cluster
@@ -129,7 +138,9 @@ class FrozenFeatures:
 
     @cached_property
     def graphs(self) -> Path:
-        """Folder of the graph files; converting them from PyTorch takes seconds, so they stay beside the activations."""
+        """Folder of the graph files; converting them from PyTorch takes seconds, so they stay
+        beside the activations.
+        """
         folder = self.folder / "graphs"
         if not folder.exists():
             partial = folder.with_name(f".graphs{atomic.PARTIAL}")
@@ -165,7 +176,9 @@ class FrozenFeatures:
         return self._shelves[address]
 
     def fill(self, part: str, wanted: Sequence[tuple[int, str]], what: str) -> None:
-        """Compute what is missing of `wanted`, pairs of view and tap. Each film is decoded once for all its views."""
+        """Compute what is missing of `wanted`, pairs of view and tap. Each film is decoded once for
+        all its views.
+        """
         missing = [
             self.shelf(part, *address)
             for address in wanted
@@ -224,7 +237,9 @@ class FrozenFeatures:
     def batches(
         self, part: str, order: Sequence[int], size: int, view: int, tap: str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """`(B, *shape) float32` activations and `(B,)` targets in `order`: from the cache where it is whole, else streamed."""
+        """`(B, *shape) float32` activations and `(B,)` targets in `order`: from the cache where it
+        is whole, else streamed.
+        """
         shelf = self.shelf(part, view, tap)
         streamed = None if shelf.is_whole else self._stream(part, order, [view])
         for begin in range(0, len(order), size):
@@ -258,7 +273,9 @@ def _activations(
     views: Sequence[int],
     readers: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Outputs of the graph for every view of every film, film by film. A film comes with its number in its part."""
+    """Outputs of the graph for every view of every film, film by film. A film comes with its number
+    in its part.
+    """
 
     def render(numbered: tuple[int, Film]) -> list[np.ndarray]:
         index, film = numbered
@@ -316,28 +333,9 @@ def _keep(shelves: Iterable[Shelf]) -> None:
         shelf.keep()
 
 
-@dataclass(frozen=True)
-class CachedViews:
-    """What a training gets of `FrozenFeatures`: epoch e sees view 1 + (e - 1) mod `views`; with 0 views a fresh one."""
-
-    features: FrozenFeatures
-    tap: str
-    views: int
-
-    def train(self, order: Sequence[int], size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations and targets of the training films in `order`."""
-        view = 1 + (epoch - 1) % self.views if self.views else epoch
-        return self.features.batches("train", order, size, view, self.tap)
-
-    def val(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations and targets of all validation films."""
-        return self.features.batches(
-            "val", range(len(self.features.films["val"])), CHUNK, 0, self.tap
-        )
-
-
 def views_that_fit(at_most: int, bytes_per_view: int, room: int, memory: int) -> int:
-    """How many views to keep: within `room` on the disk, and beyond the first within half of `memory` (bytes).
+    """How many views to keep: within `room` on the disk, and beyond the first within half of
+    `memory` (bytes).
 
     More than fits into memory would be read from the disk again in every epoch.
     """
@@ -347,10 +345,12 @@ def views_that_fit(at_most: int, bytes_per_view: int, room: int, memory: int) ->
 
 
 def make_room(root: Path, keep: Path, wanted_gb: float) -> int:
-    """Bytes that the folder `keep` may take of the cache `root`: `wanted_gb`, or half of the disk's free space for 0.
+    """Bytes that the folder `keep` may take of the cache `root`: `wanted_gb`, or half of the disk's
+    free space for 0.
 
-    Activations of other data, weights or settings are deleted, those unused for longest first, as far as they are in the way.
-    With 0, activations that lie in `keep` may stay on a disk that has become full since.
+    Activations of other data, weights or settings are deleted, those unused for longest first, as
+    far as they are in the way. With 0, activations that lie in `keep` may stay on a disk that has
+    become full since.
     """
     atomic.make_folder(keep)
     with suppress(OSError):  # a read-only folder that holds all that is wanted will do

@@ -1,92 +1,33 @@
-"""The epochs: a plan per phase, frozen layers, and a loop that can be killed anywhere and ends with the same weights."""
+"""The epochs: a plan per phase, frozen layers, and a loop that can be killed anywhere and ends with
+the same weights.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.network import checkpoints
-from lib.network.backbones import Backbone, to_input
-from lib.run import console, flags
-from lib.run.errors import JobError, StoppedBySignal, UsageError
+from lib.run import console, signals
+from lib.run.errors import JobError, StoppedBySignal
 from lib.storage.atomic import write_csv
-from lib.training.augmentation import Augmentation, Film, augment, read_film
-from lib.workers.threads import map_ordered
+from lib.training.batches import Source, freeze
+from lib.training.plan import Plan
 
 SECONDS_BETWEEN_SAVES = 60.0  # what a kill costs at most, apart from the batch under way
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides the final weights, apart from the films and the weights to start from."""
-
-    phase: str
-    backbone: str
-    epochs: int
-    lr: float
-    scheduler: str
-    freeze_backbone: bool
-    fine_tune_last_block: bool
-    resume_from_checkpoint: bool
-    batch_size: int
-    weight_decay: float
-    step_size: int
-    gamma: float
-    class_weight_power: float
-    seed: int
-    views: int  # augmented views per film that are kept and used in turn; 0: a fresh one per epoch, nothing is kept
-    precision: str  # "fp32" or "bf16"; without cache always fp32
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-
-PHASES: dict[str, dict[str, Any]] = {
-    "a": {
-        "epochs": 5,
-        "lr": 3e-4,
-        "scheduler": "step",
-        "freeze_backbone": True,
-        "fine_tune_last_block": False,
-        "resume_from_checkpoint": False,
-    },
-    "b": {
-        "epochs": 8,
-        "lr": 1e-4,
-        "scheduler": "cosine",
-        "freeze_backbone": True,
-        "fine_tune_last_block": True,
-        "resume_from_checkpoint": True,
-    },
-}
-
-
-def with_phase_defaults(phase: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Fill the cells that were not given (None) from the phase's column; refuse what contradicts itself.
-
-    Raises:
-        UsageError: the whole backbone is to be trained and its last block is named as well.
-    """
-    if given["freeze_backbone"] is False and given["fine_tune_last_block"]:
-        raise UsageError(
-            "--nofreeze_backbone already trains the whole network; --fine_tune_last_block unfreezes one block of a "
-            "frozen one. Give one of the two."
-        )
-    chosen = {
-        name: PHASES[phase][name] if value is None else value for name, value in given.items()
-    }
-    if not chosen["freeze_backbone"]:
-        chosen["fine_tune_last_block"] = False
-    return chosen
-
-
 @dataclass
 class Progress:
-    """Where a run stands: saved between batches, restored by the next run with the same fingerprint."""
+    """Where a run stands: saved between batches, restored by the next run with the same
+    fingerprint.
+    """
 
     epoch: int = 1
     step: int = 0
@@ -97,75 +38,16 @@ class Progress:
     best: dict[str, Any] | None = None  # history row of the best epoch
 
 
-def freeze(network: nn.Sequential, plan: Plan) -> tuple[nn.Module, nn.Module]:
-    """Split a network into (frozen, trained) by the plan. Frozen means whole: parameters and BatchNorm statistics."""
-    names = ["trunk", "last_block", "head"]
-    first_trained = 2 if plan.freeze_backbone else 0
-    if plan.freeze_backbone and plan.fine_tune_last_block:
-        first_trained = 1
-    parts = [network.get_submodule(name) for name in names]
-    frozen, trained = nn.Sequential(*parts[:first_trained]), nn.Sequential(*parts[first_trained:])
-    frozen.requires_grad_(False)
-    frozen.eval()
-    trained.requires_grad_(True)
-    return frozen, trained
-
-
 def class_weights(targets: Sequence[int], classes: int, power: float) -> Tensor:
-    """Loss weight per class, `(films / (classes * films of the class)) ** power`: 0 ignores imbalance, 1 undoes it."""
+    """Loss weight per class, `(films / (classes * films of the class)) ** power`: 0 ignores
+    imbalance, 1 undoes it.
+    """
     counts = np.bincount(targets, minlength=classes)
     return torch.tensor((len(targets) / (classes * counts)) ** power, dtype=torch.float32)
 
 
 def _seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-class Source(Protocol):
-    """Where the batches come from: what the trained layers are given, `(B, C, h, w) float32`, and `(B,)` targets."""
-
-    def train(self, order: Sequence[int], size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training films in `order`, as `epoch` sees them."""
-
-    def val(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All validation films as they are."""
-
-
-@dataclass(frozen=True)
-class Straight:
-    """The plain way: every film is read, augmented and sent through the frozen layers in every epoch, by PyTorch."""
-
-    films: Mapping[str, Sequence[Film]]  # parts "train" and "val"
-    backbone: Backbone
-    frozen: nn.Module
-    augmentation: Augmentation
-    seed: int
-    readers: int
-
-    def train(self, order: Sequence[int], size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Source`."""
-        return self._batches("train", order, size, epoch)
-
-    def val(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Source`."""
-        return self._batches("val", range(len(self.films["val"])), 64, None)
-
-    def _batches(
-        self, part: str, order: Sequence[int], size: int, epoch: int | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        def view(index: int) -> np.ndarray:
-            grey = read_film(self.films[part][index], self.backbone.input_side)
-            return (
-                grey if epoch is None else augment(grey, self.augmentation, self.seed, epoch, index)
-            )
-
-        greys = map_ordered(view, order, self.readers, lookahead=2 * size)
-        for begin in range(0, len(order), size):
-            members = order[begin : begin + size]
-            images = to_input([next(greys) for _ in members], self.backbone)
-            with torch.no_grad():
-                features = self.frozen(images)
-            yield features, torch.tensor([self.films[part][index].target for index in members])
 
 
 class Trainer:
@@ -180,7 +62,8 @@ class Trainer:
         source: Source,
         folder: Path,
     ) -> None:
-        """`template` is the checkpoint written for the best epoch, with epoch, scores and weights still to be filled.
+        """`template` is the checkpoint written for the best epoch, with epoch, scores and weights
+        still to be filled.
 
         `targets` are the classes of the training films, in the order that `source` counts them.
         """
@@ -245,7 +128,7 @@ class Trainer:
             self._close_epoch(0, float("nan"), float("nan"))
             self.save(fingerprint)
         while progress.epoch <= self.plan.epochs:
-            with flags.stops_held_back() as raise_if_stopped:
+            with signals.defer_signals() as raise_if_stopped:
                 self._train_epoch(fingerprint, raise_if_stopped)
             films = self.train_films
             self._close_epoch(progress.epoch, progress.loss_sum / films, progress.correct / films)
@@ -304,7 +187,9 @@ class Trainer:
         return value, logits
 
     def _close_epoch(self, epoch: int, train_loss: float, train_accuracy: float) -> None:
-        """Score the validation films, add the history row, keep the weights when they are the best so far."""
+        """Score the validation films, add the history row, keep the weights when they are the best
+        so far.
+        """
         val_loss, val_accuracy = self.validate()
         if not math.isfinite(val_loss):
             raise self._diverged(f"the validation loss became {val_loss}")
@@ -356,7 +241,9 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float]:
-        """Unweighted mean cross-entropy and accuracy over the validation films, without augmentation."""
+        """Unweighted mean cross-entropy and accuracy over the validation films, without
+        augmentation.
+        """
         self.network.eval()
         loss_sum, correct, films = 0.0, 0, 0
         for features, targets in self.source.val():

@@ -1,8 +1,9 @@
-"""A map in processes of their own: a file that kills its decoder, hangs in it or eats all memory costs one result.
+"""A map in processes of their own: a file that kills its decoder, hangs in it or eats all memory
+costs one result.
 
-Threads decode as fast (lib/workers/threads.py), but a crash in a C library takes the whole job with it. The worker processes are
-forked from a small server process that has imported nothing but the decoders, so they start in milliseconds and share
-no state with the job.
+Threads decode as fast (lib/workers/threads.py), but a crash in a C library takes the whole job with
+it. The worker processes are forked from a small server process that has imported nothing but the
+decoders, so they start in milliseconds and share no state with the job.
 """
 
 import ctypes
@@ -35,9 +36,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start_server(*modules: str) -> None:
-    """Start the process that workers are forked from and return at once: what follows need not wait for it.
+    """Start the process that workers are forked from and return at once: what follows need not wait
+    for it.
 
-    `modules` are what its workers need besides the decoders; they cost no film its time. A server that runs stays as it is.
+    `modules` are what its workers need besides the decoders; they cost no film its time. A server
+    that runs stays as it is.
     """
     _context().set_forkserver_preload(["lib.images.preload", *modules])
     multiprocessing.forkserver.ensure_running()
@@ -57,11 +60,12 @@ def map_isolated(
 
 
 class Isolated(Generic[Item, Result]):
-    """A function that runs in worker processes; they are kept from one `map` to the next. A context manager.
+    """A function that runs in worker processes; they are kept from one `map` to the next. A context
+    manager.
 
-    `lost(item, reason)` is the result of an item whose worker crashed, was killed, or took longer than `seconds`.
-    `function`, items and results must be picklable. A worker has `MEMORY` bytes of address space; the kernel's
-    out-of-memory killer takes workers first.
+    `lost(item, reason)` is the result of an item whose worker crashed, was killed, or took longer
+    than `seconds`. `function`, items and results must be picklable. A worker has `MEMORY` bytes of
+    address space; the kernel's out-of-memory killer takes workers first.
     """
 
     def __init__(
@@ -84,7 +88,8 @@ class Isolated(Generic[Item, Result]):
             self._pool = None
 
     def map(self, items: Iterable[Item], lookahead: int | None = None) -> Iterator[Result]:
-        """`map(function, items)`, results in input order, at most `lookahead` (4 per process) waiting.
+        """`map(function, items)`, results in input order, at most `lookahead` (4 per process)
+        waiting.
 
         An exception of the function is raised where its result would have come.
 
@@ -175,7 +180,9 @@ def _context() -> Any:
 
 
 def _confine() -> None:
-    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no core files."""
+    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no
+    core files.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

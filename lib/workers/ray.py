@@ -1,8 +1,9 @@
 """A function over many chunks of work on a Ray cluster: the one place that knows Ray.
 
-Ray Data moves chunks to a pool of actors, holds back what would not fit into memory, and repeats what a lost node had not
-finished. It cannot run behind ray://, so an actor on the head node runs it, and the job, wherever it is, asks that actor for
-results. They come in any order: the jobs know where each belongs.
+Ray Data moves chunks to a pool of actors, holds back what would not fit into memory, and repeats
+what a lost node had not finished. It cannot run behind ray://, so an actor on the head node runs
+it, and the job, wherever it is, asks that actor for results. They come in any order: the jobs know
+where each belongs.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lib.run.errors import JobError, UsageError
-from lib.run.flags import stops_held_back
+from lib.run.signals import defer_signals
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -123,7 +124,8 @@ class Cluster:
         """The nodes that compute. `paths` are looked for on each.
 
         Raises:
-            JobError: there are none, none has the cores of a worker process, or one of them runs another version of this
+            JobError: there are none, none has the cores of a worker process, or one of them runs
+            another version of this
                 program or does not see a path.
         """
         import ray
@@ -188,7 +190,7 @@ class Cluster:
         """
         import ray
 
-        with _explained(self.address), stops_held_back() as raise_if_stopped:
+        with _explained(self.address), defer_signals() as raise_if_stopped:
             pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(_Pipeline).remote(
                 make, self.cores
             )
@@ -262,7 +264,9 @@ class _Pipeline:
 
 
 class _Worker:
-    """One process of the pool. What it makes, it makes at the first chunk: an error is then a result like any other."""
+    """One process of the pool. What it makes, it makes at the first chunk: an error is then a
+    result like any other.
+    """
 
     def __init__(self, make: Callable[[], Function[Any, Any]]) -> None:
         self._make = make
@@ -304,15 +308,15 @@ def program_digest() -> str:
 
 
 def _look_around(cores: int, paths: list[Path]) -> Node:
-    from lib.network.graph import numeric_setup, usual_precision
+    from lib.network.graph import native_precision, runtime_fingerprint
 
     missing = tuple(str(path) for path in paths if not path.exists())
     return Node(
         os.uname().nodename,
         cores,
         program_digest(),
-        numeric_setup(),
-        usual_precision() == "bf16",
+        runtime_fingerprint(),
+        native_precision() == "bf16",
         missing,
     )
 

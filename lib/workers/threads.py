@@ -1,4 +1,6 @@
-"""A parallel map that keeps order and never runs ahead of its reader, so memory does not grow with the input."""
+"""A parallel map that keeps order and never runs ahead of its reader, so memory does not grow with
+the input.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +17,12 @@ def map_ordered(
     threads: int,
     lookahead: int | None = None,
 ) -> Iterator[Result]:
-    """`map(function, items)` on threads, results in input order, at most `lookahead` (default 4 per thread) waiting.
+    """`map(function, items)` on threads, results in input order, at most `lookahead` (default 4 per
+    thread) waiting.
 
-    Threads suffice because image decoding, resizing and hashing release Python's lock. The first exception of
-    `function` is raised where its result would have come; what had not begun by then is cancelled.
+    Threads suffice because image decoding, resizing and hashing release Python's lock. The first
+    exception of `function` is raised where its result would have come; what had not begun by then
+    is cancelled.
     """
     ahead = lookahead or 4 * threads
     waiting: deque[Future[Result]] = deque()

@@ -1,7 +1,8 @@
 """make bench: the jobs against what one would write instead, on this machine, in this run.
 
-Every row is a ratio of two things measured in turn (A B A B …), medians. Prints one table, writes bench.json and
-bench.png. `--films` is a folder of class folders; without it the real films beside the project, else generated ones.
+Every row is a ratio of two things measured in turn (A B A B …), medians. Prints one table, writes
+bench.json and bench.png. `--films` is a folder of class folders; without it the real films beside
+the project, else generated ones.
 """
 
 import json
@@ -31,13 +32,16 @@ PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
 TWO_EPOCHS = (["--epochs", 2], ["--epochs", 2])
 LITE0 = ["--backbone", "efficientnet_lite0"]
-# glibc's settings of the image and the Makefile: the jobs run with them, what one would write instead does not.
+# glibc's settings of the image and the Makefile: the jobs run with them, what one would write
+# instead does not.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
 @dataclass
 class Row:
-    """One comparison. `ratio` is what the goal is about: above it for speed, below it for memory and growth."""
+    """One comparison. `ratio` is what the goal is about: above it for speed, below it for memory
+    and growth.
+    """
 
     name: str
     ours: float
@@ -164,7 +168,9 @@ class Bench:
         return score
 
     def training(self) -> Iterable[Row]:
-        """Both phases against the plain loop, three seeds; a few epochs of a part of the films with --quick."""
+        """Both phases against the plain loop, three seeds; a few epochs of a part of the films with
+        --quick.
+        """
         data, epochs = (self.folder_of(400), (1, 1)) if self.quick else (self.data, (5, 8))
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         scores: dict[str, list[float]] = {"ours": [], "plain": []}
@@ -314,7 +320,9 @@ class Bench:
         yield at_most(f"peak memory, {many:,} files against {few:,}", peaks[1], peaks[0], "MB", 1.1)
 
     def growth(self) -> Iterable[Row]:
-        """What doubling costs: (t(4N) − t(2N)) / 2 against t(2N) − t(N); what a process costs once cancels out."""
+        """What doubling costs: (t(4N) − t(2N)) / 2 against t(2N) − t(N); what a process costs once
+        cancels out.
+        """
         size, rounds = (100, 1) if self.quick else (400, 3)
         predict = [
             lambda n=n: self.script(
@@ -337,7 +345,9 @@ class Bench:
         yield _growth_row("training", size, trainings, rounds)
 
     def films_of(self, kind: str, count: int) -> Path:
-        """A folder of `count` links to films of one kind, made from others where the source has none."""
+        """A folder of `count` links to films of one kind, made from others where the source has
+        none.
+        """
         side, suffix, mode = {
             "large JPEG": (1000, "JPEG", "L"),
             "1024 px PNG": (1024, "PNG", "L"),
@@ -369,7 +379,9 @@ class Bench:
         return [self.data / "raw" / row.path for row in read_split(self.data) if row.split][:count]
 
     def folder_of(self, films: int) -> Path:
-        """A data folder with about `films` training films, repeated where the source has fewer; val and test as they are."""
+        """A data folder with about `films` training films, repeated where the source has fewer; val
+        and test as they are.
+        """
         data = self.work / f"data_{films}"
         if (data / "split.csv").exists():
             return data
@@ -418,7 +430,9 @@ def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], round
 
 
 def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "") -> None:
-    """Measure everything, or the comma-separated parts `only` of prediction,cold,memory,growth,training."""
+    """Measure everything, or the comma-separated parts `only` of
+    prediction,cold,memory,growth,training.
+    """
     target = Path(out).resolve()
     work = target / "bench"
     bench = Bench(work, Path(films) if films else None, quick)

@@ -1,7 +1,9 @@
-"""python -m tests.benchmarks.cluster: films per second through Ray against one machine, in containers of one core each.
+"""python -m tests.benchmarks.cluster: films per second through Ray against one machine, in
+containers of one core each.
 
-Rates are those between the first and the last rows in the journal: starting containers is not part of them. Each round
-measures one core without Ray, one worker, two workers, in turn; the table has the medians. `make image` comes first.
+Rates are those between the first and the last rows in the journal: starting containers is not part
+of them. Each round measures one core without Ray, one worker, two workers, in turn; the table has
+the medians. `make image` comes first.
 """
 
 import os
@@ -97,7 +99,9 @@ class Containers:
 
 
 def compare(model: Path, copies: int = 4, rounds: int = 3, films: Path | None = None) -> None:
-    """`model` is the folder of a compiled model; every film of `films` (the real or generated ones) counts `copies` times."""
+    """`model` is the folder of a compiled model; every film of `films` (the real or generated ones)
+    counts `copies` times.
+    """
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
         work = Path(folder)
         _gather(films or (REAL_FILMS if REAL_FILMS.is_dir() else None), work / "films", copies)

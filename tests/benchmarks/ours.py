@@ -12,7 +12,7 @@ from typing import Any
 import fire
 
 from lib.images.decode import read_grey
-from lib.network.graph import Predictor
+from lib.prediction.predictor import Predictor
 from lib.workers.cores import usable_cores
 from lib.workers.threads import map_ordered
 

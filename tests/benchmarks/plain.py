@@ -1,4 +1,5 @@
-"""What a tutorial would write: ImageFolder, DataLoader with two workers, eager PyTorch, same recipe and films as the jobs.
+"""What a tutorial would write: ImageFolder, DataLoader with two workers, eager PyTorch, same recipe
+and films as the jobs.
 
 python -m tests.benchmarks.plain train --data DIR --out FILE.json [--seed 0] [--epochs_a 5] [--epochs_b 8]
 python -m tests.benchmarks.plain predict --data FOLDER --checkpoint FILE.pt --out FILE.json [--way plain|timm]
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from lib.network import backbones, checkpoints
 from lib.network.backbones import BACKBONES
 from lib.network.torchvision import torchvision
+from lib.network.weights import weights_file
 
 transforms = torchvision.transforms.v2
 ROW = BACKBONES["efficientnet_lite0"]
@@ -43,7 +45,9 @@ def _plain_transform(augmented: bool) -> Any:
 
 
 def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int = 8) -> None:
-    """Both phases, then the test films; writes {"seconds": …, "macro_f1": …}, without the seconds of the test."""
+    """Both phases, then the test films; writes {"seconds": …, "macro_f1": …}, without the seconds
+    of the test.
+    """
     began = time.perf_counter()
     torch.manual_seed(seed)
     folders = {
@@ -57,7 +61,7 @@ def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int =
         for name, folder in folders.items()
     }
     classes = len(folders["train"].classes)
-    model = backbones.build(ROW, classes, backbones.weights_file(ROW, Path(data) / "cache"))
+    model = backbones.build(ROW, classes, weights_file(ROW, Path(data) / "cache"))
     counts = np.bincount(folders["train"].targets, minlength=classes)
     weights = torch.tensor((counts.sum() / (classes * counts)) ** 0.5, dtype=torch.float32)
     criterion = nn.CrossEntropyLoss(weight=weights)
@@ -125,7 +129,9 @@ class Folder(Dataset):
 
 
 def predict(data: str, checkpoint: str, out: str, way: str = "plain") -> None:
-    """Answers for a folder; writes {"seconds": …, "films": …} from the first batch to the last, imports not counted."""
+    """Answers for a folder; writes {"seconds": …, "films": …} from the first batch to the last,
+    imports not counted.
+    """
     content = checkpoints.load(Path(checkpoint))
     if way == "timm":
         import timm

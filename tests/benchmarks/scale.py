@@ -1,8 +1,10 @@
-"""python -m tests.benchmarks.scale: what a run over very many films asks of the job and of the head node.
+"""python -m tests.benchmarks.scale: what a run over very many films asks of the job and of the head
+node.
 
-Two things do not spread over nodes: the job, which holds the names and writes the rows, and the head, whose pipeline hands
-out chunks. Both are run here at growing sizes with workers that do nothing; a line through the smaller sizes foretells the
-largest, which is measured as well, and then the run that was asked for: 10 million films on 50 nodes of 16 cores.
+Two things do not spread over nodes: the job, which holds the names and writes the rows, and the
+head, whose pipeline hands out chunks. Both are run here at growing sizes with workers that do
+nothing; a line through the smaller sizes foretells the largest, which is measured as well, and then
+the run that was asked for: 10 million films on 50 nodes of 16 cores.
 """
 
 import json
@@ -20,9 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lib.images.reader import Stamp
 from lib.prediction.classify import FILMS_PER_CHUNK
 from lib.storage.journal import Journal
+from lib.storage.stamp import Stamp
 from lib.storage.tables import table_of
 from lib.workers.ray import Cluster
 
@@ -74,7 +76,9 @@ class Nothing:
 
 
 def pipeline(films: int) -> Measured:
-    """The head's part: chunks of film names through Ray Data and back. Memory is that of the actor that runs it."""
+    """The head's part: chunks of film names through Ray Data and back. Memory is that of the actor
+    that runs it.
+    """
     with Cluster("auto") as cluster:
         pieces = (
             range(begin, min(begin + FILMS_PER_CHUNK, films))
@@ -123,7 +127,8 @@ def report(
     rate: float = 120.0,
     largest: int = 2_000_000,
 ) -> None:
-    """Measure up to `largest`, foretell `films` on `nodes` of `cores`, each of which answers `rate` films per second.
+    """Measure up to `largest`, foretell `films` on `nodes` of `cores`, each of which answers `rate`
+    films per second.
 
     Needs a Ray cluster on this machine for the head's part: ray start --head.
     """

@@ -1,8 +1,10 @@
-"""make chaos: faults into every job, and what came of them. python -m tests.chaos.chaos run --rounds 5 --seed 1
+"""make chaos: faults into every job, and what came of them. python -m tests.chaos.chaos run
+--rounds 5 --seed 1
 
-The chain runs once undisturbed. Then, round by round, each job gets faults at random moments and is run again until it ends:
-kill -9, SIGTERM, SIGINT, the death of one of its processes, a full disk, too little memory, a clock that jumps, a second copy
-beside it. What is left on disk must then be, row for row and bit for bit, what the undisturbed chain left.
+The chain runs once undisturbed. Then, round by round, each job gets faults at random moments and is
+run again until it ends: kill -9, SIGTERM, SIGINT, the death of one of its processes, a full disk,
+too little memory, a clock that jumps, a second copy beside it. What is left on disk must then be,
+row for row and bit for bit, what the undisturbed chain left.
 """
 
 import csv
@@ -32,7 +34,8 @@ from tests.conftest import environment
 
 FILMS = 90
 LITE0 = ["--backbone", "efficientnet_lite0"]
-# Exit codes that a fault may cause; the negative ones where a signal came before the job could mind it.
+# Exit codes that a fault may cause; the negative ones where a signal came before the job could mind
+# it.
 TAKES_UP = {
     -signal.SIGKILL,
     -signal.SIGTERM,
@@ -138,7 +141,9 @@ def _digest(path: Path) -> str:
 
 
 class Faults:
-    """Each method lets one run of a job go wrong and returns its exit code, or None where the machine cannot do it."""
+    """Each method lets one run of a job go wrong and returns its exit code, or None where the
+    machine cannot do it.
+    """
 
     def __init__(self, project: Project, dice: random.Random) -> None:
         self.project, self.dice = project, dice
@@ -189,7 +194,9 @@ class Faults:
             ballast.unlink()
 
     def little_memory(self, job: str) -> int | None:
-        """A control group whose limit the job may outgrow; the kernel then kills it or one of its processes."""
+        """A control group whose limit the job may outgrow; the kernel then kills it or one of its
+        processes.
+        """
         group = _memory_group(self.dice.choice([60, 120, 250, 400]) * 2**20)
         if group is None:
             return None
@@ -245,7 +252,9 @@ def _memory_group(limit: int) -> Path | None:
 
 
 def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
-    """Run `rounds` rounds; exit 1 when anything that was left differs from what the undisturbed chain left."""
+    """Run `rounds` rounds; exit 1 when anything that was left differs from what the undisturbed
+    chain left.
+    """
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-chaos-"))
     calm = Project(parent / "calm", parent / "films", parent / "inbox")
     _make_films(calm, seed)
@@ -363,7 +372,9 @@ def _round(
 
 
 def long(films: int = 100_000, seconds: float = 8.0, seed: int = 0, folder: str = "") -> None:
-    """Classify `films` files once undisturbed, once killed about every `seconds`; exit 1 unless both tables are equal."""
+    """Classify `films` files once undisturbed, once killed about every `seconds`; exit 1 unless
+    both tables are equal.
+    """
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-long-"))
     project = Project(parent, parent / "films", parent / "inbox")
     synthetic.write_films(project.films, FILMS, seed=seed, threads=2)

@@ -1,8 +1,9 @@
 """make fuzz: mutated films against the reader. python -m tests.chaos.fuzz --inputs 50000 --seed 0
 
-Real headers of every container that is read, damaged in the ways of the field: bits flipped, numbers in headers replaced by
-extreme ones, ends cut off, pieces removed, doubled or taken from another file. Each input goes through the same reader, in the
-same kind of process, as in a job. It must be a film or an error with a reason, within 5 seconds and the memory limit.
+Real headers of every container that is read, damaged in the ways of the field: bits flipped,
+numbers in headers replaced by extreme ones, ends cut off, pieces removed, doubled or taken from
+another file. Each input goes through the same reader, in the same kind of process, as in a job. It
+must be a film or an error with a reason, within 5 seconds and the memory limit.
 """
 
 import random
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import fire
 
-from lib.images.decode import MAX_PIXELS, measure
+from lib.images.decode import MAX_PIXELS
+from lib.images.measure import measure
 from lib.images.reader import Reader
 from lib.run import console
 from lib.run.errors import UnreadableFilmError
@@ -108,7 +110,9 @@ def _lost(seed: int, reason: str) -> Outcome:
 
 
 def run(inputs: int = 50_000, seed: int = 0) -> None:
-    """Try `inputs` files; exit 1 when one hung its process, took too long or too much memory, or ended in no clear way."""
+    """Try `inputs` files; exit 1 when one hung its process, took too long or too much memory, or
+    ended in no clear way.
+    """
     with tempfile.TemporaryDirectory() as folder:
         write_every_format(Path(folder))
         corpus = len(list(Path(folder).iterdir()))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lib.dataset import split
 from lib.dataset.manifest import FilmRecord
-from lib.images.decode import dhash, measure
+from lib.images.measure import dhash, measure
 from lib.run.errors import JobError, UsageError
 from tests.conftest import film
 

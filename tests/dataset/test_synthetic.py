@@ -1,4 +1,6 @@
-"""Generated films: reproducible, defective where planned, and not to be told apart by anything but the lungs."""
+"""Generated films: reproducible, defective where planned, and not to be told apart by anything but
+the lungs.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -54,7 +56,7 @@ def test_the_planted_defects_are_there(phantom_films: Path) -> None:
 
 
 def test_different_films_are_no_near_duplicates(phantom_films: Path) -> None:
-    from lib.images.decode import measure
+    from lib.images.measure import measure
 
     films = [film for film in synthetic.plan_films(75, 3) if film.name.startswith("patient")]
     hashes = [measure(phantom_films / film.relative_path).dhash for film in films]

@@ -1,4 +1,6 @@
-"""pytest-docker builds the image once; each test runs the real services of compose.yaml on folders of its own."""
+"""pytest-docker builds the image once; each test runs the real services of compose.yaml on folders
+of its own.
+"""
 
 import os
 import subprocess
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Someone who is certainly not root: the containers must work as any caller and leave files of theirs.
+# Someone who is certainly not root: the containers must work as any caller and leave files of
+# theirs.
 CALLER = os.getuid() or 12345
 IMAGE = os.environ.get("IMAGE", "cxr-jobs:local")
 

@@ -1,4 +1,6 @@
-"""A real Ray cluster of containers: the same tables and weights as on one machine, whatever happens to its nodes."""
+"""A real Ray cluster of containers: the same tables and weights as on one machine, whatever happens
+to its nodes.
+"""
 
 import csv
 import hashlib

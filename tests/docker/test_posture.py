@@ -1,4 +1,6 @@
-"""What a container can do and what it leaves behind: memory, folders, credentials, one line for cron, exit codes."""
+"""What a container can do and what it leaves behind: memory, folders, credentials, one line for
+cron, exit codes.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""The real services: every job in its container, exit codes, ownership, and what a container cannot do."""
+"""The real services: every job in its container, exit codes, ownership, and what a container cannot
+do.
+"""
 
 import json
 import subprocess

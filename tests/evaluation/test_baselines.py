@@ -1,10 +1,13 @@
-"""Baselines that never see a lung: a planted shortcut is found and named, an honest set is not accused."""
+"""Baselines that never see a lung: a planted shortcut is found and named, an honest set is not
+accused.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lib.dataset import provenance
 from lib.dataset.audit import audit
 from lib.dataset.manifest import FilmRecord
 from lib.evaluation import baselines
@@ -89,10 +92,10 @@ def test_a_margin_that_is_not_known_counts_as_not_beaten() -> None:
 
 def test_sources_are_names_else_common_signatures_else_unknown() -> None:
     named = _film(0, "A", source="nih")
-    alike = [_film(number, "A", width=512) for number in range(1, 1 + baselines.USUAL_SIGNATURE)]
+    alike = [_film(number, "A", width=512) for number in range(1, 1 + provenance.USUAL_SIGNATURE)]
     odd = _film(99, "B", width=300)
-    found = baselines.sources([named, *alike, odd])
-    assert found == ["nih", *["png L 512x224"] * baselines.USUAL_SIGNATURE, "unknown"]
+    found = provenance.sources([named, *alike, odd])
+    assert found == ["nih", *["png L 512x224"] * provenance.USUAL_SIGNATURE, "unknown"]
 
 
 def test_the_audit_finds_what_was_planted() -> None:

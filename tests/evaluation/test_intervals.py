@@ -58,7 +58,9 @@ def test_scores_are_those_of_scikit_learn_also_with_weights(seed: int) -> None:
 
 
 def test_the_interval_covers_the_true_accuracy_in_93_to_97_percent_of_simulated_studies() -> None:
-    """600 studies of 150 patients with two films each: a patient's films are right or wrong together."""
+    """600 studies of 150 patients with two films each: a patient's films are right or wrong
+    together.
+    """
     covered = 0
     for study in range(600):
         generator = np.random.default_rng(study)
@@ -99,7 +101,9 @@ def test_the_interval_covers_the_true_auroc_of_a_class_of_twelve_films() -> None
 def test_the_interval_covers_the_true_sensitivity_of_few_films(
     patients: int, per_patient: int, true: float
 ) -> None:
-    """1,000 studies; the films of a patient are found or missed together. Discrete: 98 % is as near as 33 films come."""
+    """1,000 studies; the films of a patient are found or missed together. Discrete: 98 % is as near
+    as 33 films come.
+    """
     covered, groups = 0, np.repeat(np.arange(patients), per_patient)
     for study in range(1000):
         found = np.repeat(np.random.default_rng(study).random(patients) < true, per_patient)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.images.decode import find_files, measure, read_grey
+from lib.images.decode import read_grey
+from lib.images.files import find_files
+from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError
 from tests.conftest import ODD_FILES, film
 
@@ -236,7 +238,9 @@ def test_odd_real_files_are_read_or_refused_never_worse() -> None:
     "name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.jp2", "a.gif", "pages.tif"]
 )
 def test_damage_of_any_kind_is_one_kind_of_error(tmp_path: Path, name: str) -> None:
-    """Real files, cut and with bytes changed near their headers: read, or refused as unreadable, never anything else."""
+    """Real files, cut and with bytes changed near their headers: read, or refused as unreadable,
+    never anything else.
+    """
     path = tmp_path / name
     image = Image.fromarray(PICTURE)
     exif = Image.Exif()

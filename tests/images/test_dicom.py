@@ -1,4 +1,6 @@
-"""DICOM: the picture that a viewer shows, whatever the coding; and reasons for what is no frontal chest film."""
+"""DICOM: the picture that a viewer shows, whatever the coding; and reasons for what is no frontal
+chest film.
+"""
 
 import csv
 import subprocess
@@ -16,7 +18,9 @@ from pydicom.sequence import Sequence
 from jobs import ingest
 from lib.dataset.manifest import read_manifest
 from lib.images import decode, dicom
-from lib.images.decode import find_files, measure, read_grey
+from lib.images.decode import read_grey
+from lib.images.files import find_files
+from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError, UsageError
 from tests import formats
 from tests.conftest import LITE0, environment, predict, run

@@ -1,4 +1,6 @@
-"""Films in a bucket, against a real S3 server on this machine: the rows of a folder, and what a store can do to a batch."""
+"""Films in a bucket, against a real S3 server on this machine: the rows of a folder, and what a
+store can do to a batch.
+"""
 
 import csv
 import importlib
@@ -73,7 +75,9 @@ class Store:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Store]:
-    """The environment says where it is; the reading processes are forked anew, so that they know it too."""
+    """The environment says where it is; the reading processes are forked anew, so that they know it
+    too.
+    """
     with pytest.MonkeyPatch.context() as patch:
         store = Store()
         patch.setenv("AWS_ENDPOINT_URL", store.url)

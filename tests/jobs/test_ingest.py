@@ -260,7 +260,9 @@ def test_a_second_copy_of_the_job_is_turned_away(make_films: MakeFilms, tmp_path
 def test_killed_and_run_again_it_ends_as_if_never_killed(
     make_films: MakeFilms, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 in a process of its own, at the 40th film of either stage; the old data/raw stays until the new is whole."""
+    """kill -9 in a process of its own, at the 40th film of either stage; the old data/raw stays
+    until the new is whole.
+    """
     old, new = make_films("old", normal=3, tb=3), make_films("new", normal=60, tb=60)
     assert _ingest(old, tmp_path / "killed") == 0
     before = _tree(tmp_path / "killed/raw")

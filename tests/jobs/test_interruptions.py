@@ -1,4 +1,6 @@
-"""predict_batch never loses a row: killed, stopped, out of disk space or beside broken files, the rerun completes the table."""
+"""predict_batch never loses a row: killed, stopped, out of disk space or beside broken files, the
+rerun completes the table.
+"""
 
 import csv
 import os
@@ -251,7 +253,9 @@ def test_an_output_folder_that_vanishes_is_said(chain: Path, inbox: Path, tmp_pa
 
 
 def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: Path) -> None:
-    """A folder that may be listed and not entered, and one that may be neither; the inbox itself is no row."""
+    """A folder that may be listed and not entered, and one that may be neither; the inbox itself is
+    no row.
+    """
     inbox = tmp_path / "in"
     for name in ("a.png", "listed/b.png", "listed/below/c.png", "closed/d.png"):
         film(inbox / name, side=64)

@@ -37,7 +37,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def inbox(tmp_path: Path, phantom_films: Path) -> Path:
-    """Two good films in different folders and formats, a broken one, a text, a blank one, an odd name."""
+    """Two good films in different folders and formats, a broken one, a text, a blank one, an odd
+    name.
+    """
     folder = tmp_path / "inbox"
     (folder / "b").mkdir(parents=True)
     films = sorted(phantom_films.rglob("patient*.png"))

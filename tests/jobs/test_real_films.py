@@ -1,4 +1,6 @@
-"""Real films beside the project: the planted filing errors are all found, and the chain learns something."""
+"""Real films beside the project: the planted filing errors are all found, and the chain learns
+something.
+"""
 
 import json
 from pathlib import Path
@@ -73,7 +75,9 @@ def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_
 
 
 def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) -> None:
-    """After the two phases above; on a CPU without bfloat16 instructions it is emulated, slowly and alike."""
+    """After the two phases above; on a CPU without bfloat16 instructions it is emulated, slowly and
+    alike.
+    """
     answers = {}
     for precision in ("fp32", "bf16"):
         output = tmp_path / f"{precision}.csv"

@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from lib.training.loop import Trainer
 
 from jobs import split, train
 from lib.dataset.manifest import read_split
 from lib.network import checkpoints
 from lib.run.errors import StoppedBySignal
 from lib.training import loop
+from lib.training.loop import Trainer
 from tests.conftest import LITE0, dirs, environment, run
 
 BEST = "best_efficientnet_lite0.pt"
@@ -73,11 +73,11 @@ def test_each_phase_leaves_its_files(chain: Path) -> None:
 
 
 def test_phase_a_changes_the_head_alone_and_phase_b_the_last_block_too(chain: Path) -> None:
-    from lib.network import backbones
+    from lib.network import backbones, weights
 
     row = backbones.BACKBONES["efficientnet_lite0"]
     imagenet = backbones.build(
-        row, 3, backbones.weights_file(row, chain / "data" / "cache")
+        row, 3, weights.weights_file(row, chain / "data" / "cache")
     ).state_dict()
     a = checkpoints.load(chain / "runs/phase_a" / BEST).state
     b = checkpoints.load(chain / "runs" / BEST).state

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.network import backbones
+from lib.network import backbones, weights
 from lib.network.backbones import BACKBONES, Backbone
 from lib.network.torchvision import torchvision
 from lib.run.errors import JobError
@@ -31,7 +31,9 @@ def _original(row: Backbone, seed: int = 0) -> torch.nn.Module:
 def test_the_parts_together_are_the_original_up_to_its_classifier(
     row: Backbone, tmp_path: Path
 ) -> None:
-    """Trunk and last block, pooled, feed the original's own classifier: the logits must be the original's."""
+    """Trunk and last block, pooled, feed the original's own classifier: the logits must be the
+    original's.
+    """
     original = _original(row).eval()
     torch.save(original.state_dict(), tmp_path / "weights.pth")
     network = backbones.build(row, classes=3, pretrained=tmp_path / "weights.pth").eval()
@@ -53,15 +55,17 @@ def test_reading_the_table_needs_no_torch() -> None:
 
 
 def test_the_packaged_weights_are_checked_and_cached(tmp_path: Path) -> None:
-    file = backbones.bring_weights(LITE0, tmp_path)
-    assert backbones.weights_file(LITE0, tmp_path) == file
+    file = weights.bring_weights(LITE0, tmp_path)
+    assert weights.weights_file(LITE0, tmp_path) == file
     record = json.loads((tmp_path / "weights" / "efficientnet_lite0.json").read_text())
     assert record["sha256"] == LITE0.sha256
 
 
 def test_pretrained_features_are_not_random(tmp_path: Path) -> None:
-    """ImageNet's first layer has colour-opponent and edge filters: far larger weights than an initialisation has."""
-    network = backbones.build(LITE0, 3, backbones.bring_weights(LITE0, tmp_path))
+    """ImageNet's first layer has colour-opponent and edge filters: far larger weights than an
+    initialisation has.
+    """
+    network = backbones.build(LITE0, 3, weights.bring_weights(LITE0, tmp_path))
     stem = next(network.trunk.parameters())
     assert float(stem.detach().abs().max()) > 1.0
 
@@ -71,16 +75,16 @@ def test_weights_of_ones_own_that_fit_are_taken_and_said_to_be_so(
 ) -> None:
     row = BACKBONES["resnet18"]
     torch.save(_original(row).state_dict(), tmp_path / "own.pth")
-    file = backbones.bring_weights(row, tmp_path / "cache", tmp_path / "own.pth")
+    file = weights.bring_weights(row, tmp_path / "cache", tmp_path / "own.pth")
     assert "not the published file" in capsys.readouterr().err
-    assert file == backbones.weights_file(row, tmp_path / "cache")
+    assert file == weights.weights_file(row, tmp_path / "cache")
 
 
 def test_a_published_file_brought_by_hand_is_taken_without_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    packaged = backbones.bring_weights(LITE0, tmp_path / "first")
-    backbones.bring_weights(LITE0, tmp_path / "second", packaged)
+    packaged = weights.bring_weights(LITE0, tmp_path / "first")
+    weights.bring_weights(LITE0, tmp_path / "second", packaged)
     assert capsys.readouterr().err == ""
 
 
@@ -92,21 +96,21 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, content: str) -> No
     else:
         torch.save(_original(BACKBONES[content]).state_dict(), given)
     with pytest.raises(JobError, match="resnet50"):
-        backbones.bring_weights(BACKBONES["resnet50"], tmp_path / "cache", given)
+        weights.bring_weights(BACKBONES["resnet50"], tmp_path / "cache", given)
     assert not (tmp_path / "cache" / "weights" / "resnet50.json").exists()
 
 
 def test_cached_weights_that_changed_are_refused(tmp_path: Path) -> None:
-    file = backbones.bring_weights(LITE0, tmp_path)
+    file = weights.bring_weights(LITE0, tmp_path)
     with open(file, "ab") as out:
         out.write(b"x")
     with pytest.raises(JobError, match="changed since"):
-        backbones.weights_file(LITE0, tmp_path)
+        weights.weights_file(LITE0, tmp_path)
 
 
 def test_missing_weights_name_the_job_that_brings_them(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="make ingest BACKBONE=resnet18"):
-        backbones.weights_file(BACKBONES["resnet18"], tmp_path)
+        weights.weights_file(BACKBONES["resnet18"], tmp_path)
 
 
 def test_a_download_is_taken_only_with_the_published_digest(
@@ -114,12 +118,12 @@ def test_a_download_is_taken_only_with_the_published_digest(
 ) -> None:
     row = dataclasses.replace(BACKBONES["resnet18"], sha256="0" * 8)
     torch.save(_original(row).state_dict(), tmp_path / "served.pth")
-    monkeypatch.setattr(backbones, "_published_url", lambda _: (tmp_path / "served.pth").as_uri())
+    monkeypatch.setattr(weights, "_published_url", lambda _: (tmp_path / "served.pth").as_uri())
     with pytest.raises(JobError, match="invalid hash value"):
-        backbones.bring_weights(row, tmp_path / "cache")
+        weights.bring_weights(row, tmp_path / "cache")
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
     right = dataclasses.replace(row, sha256=backbones.sha256_of(tmp_path / "served.pth")[:8])
-    assert backbones.bring_weights(right, tmp_path / "cache").exists()
+    assert weights.bring_weights(right, tmp_path / "cache").exists()
 
 
 def test_no_network_names_the_ways_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,4 +131,4 @@ def test_no_network_names_the_ways_around(tmp_path: Path, monkeypatch: pytest.Mo
         backbones, "_published_url", lambda _: "http://127.0.0.1:9/resnet18-f37072fd.pth"
     )
     with pytest.raises(JobError, match=r"--weights FILE[\s\S]*efficientnet_lite0"):
-        backbones.bring_weights(BACKBONES["resnet18"], tmp_path)
+        weights.bring_weights(BACKBONES["resnet18"], tmp_path)

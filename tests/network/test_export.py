@@ -1,4 +1,6 @@
-"""Graphs that answer as PyTorch does, for every backbone's kind of input, and model folders that are whole."""
+"""Graphs that answer as PyTorch does, for every backbone's kind of input, and model folders that
+are whole.
+"""
 
 import shutil
 from pathlib import Path
@@ -8,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib.network import backbones, checkpoints, export
+from lib.network import backbones, checkpoints, export, weights
+from lib.network.artifact import ModelManifest
 from lib.network.backbones import BACKBONES, to_input
 from lib.network.checkpoints import Checkpoint
-from lib.network.graph import Graph, ModelCard, softmax
+from lib.network.graph import Graph
+from lib.network.numerics import softmax
 from lib.run.errors import JobError
 
 LITE0 = BACKBONES["efficientnet_lite0"]
@@ -67,7 +71,7 @@ def test_grey_films_get_the_answers_of_pytorch_whatever_the_statistics(
 @pytest.fixture(scope="module")
 def taps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Sequential]:
     torch.manual_seed(0)
-    network = backbones.build(LITE0, 3, backbones._packaged_file(LITE0)).eval()
+    network = backbones.build(LITE0, 3, weights._packaged_file(LITE0)).eval()
     folder = tmp_path_factory.mktemp("taps")
     export.write_taps(folder, network, LITE0, _films(4, 224))
     return folder, network
@@ -106,7 +110,7 @@ def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
     assert (
         np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() <= 1e-4 * np.abs(logits).max()
     )  # an exact account
-    if graph.usual_precision() == "bf16":
+    if graph.native_precision() == "bf16":
         assert card.bf16 is not None
         assert card.bf16.films == 6
 
@@ -114,7 +118,9 @@ def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
 def test_bias_correction_brings_rounded_weights_closer(
     taps: tuple[Path, nn.Sequential], tmp_path: Path
 ) -> None:
-    """The graph for bfloat16, with its weights rounded, computed in fp32: only the correction differs."""
+    """The graph for bfloat16, with its weights rounded, computed in fp32: only the correction
+    differs.
+    """
     folder, network = taps
     (tmp_path / "uncorrected").mkdir()
     export.write_taps(tmp_path / "uncorrected", network, LITE0, [])
@@ -167,7 +173,9 @@ def test_an_unfinished_model_does_not_replace_the_one_that_is_there(
     content = checkpoints.load(chain / "runs" / "best_efficientnet_lite0.pt")
     network = backbones.build(LITE0, 3)
     network.load_state_dict(content.state)
-    monkeypatch.setattr(ModelCard, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        ModelManifest, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         export.write_model(tmp_path / "model", content, network, [], 1)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before

@@ -1,4 +1,6 @@
-"""The compiled model: order, independence of cores and neighbours, precision, and folders that are damaged."""
+"""The compiled model: order, independence of cores and neighbours, precision, and folders that are
+damaged.
+"""
 
 import json
 import shutil
@@ -13,12 +15,15 @@ import torch
 
 from lib.images.decode import read_grey
 from lib.network import backbones, checkpoints, graph
+from lib.network.artifact import Agreement, ModelManifest
 from lib.network.backbones import to_input
-from lib.network.graph import Agreement, Graph, ModelCard, Predictor, softmax
+from lib.network.graph import Graph
+from lib.network.numerics import softmax
+from lib.prediction.predictor import Predictor
 from lib.run.errors import JobError
 from tests.conftest import dirs, environment, film
 
-HAS_BF16 = graph.usual_precision() == "bf16"
+HAS_BF16 = graph.native_precision() == "bf16"
 
 
 @pytest.fixture
@@ -120,20 +125,20 @@ def test_bf16_stays_close_to_fp32(chain: Path, model: Path) -> None:
     assert (exact.argmax(1) == rounded.argmax(1)).mean() >= 0.98
 
 
-def _card(shift: float | None) -> ModelCard:
+def _card(shift: float | None) -> ModelManifest:
     agreement = None if shift is None else Agreement(100, 1.0, shift, shift)
-    return ModelCard("resnet18", ("A", "B"), 224, "a", 1, "w", "s", agreement, {}, {})
+    return ModelManifest("resnet18", ("A", "B"), 224, "a", 1, "w", "s", agreement, {}, {})
 
 
 def test_auto_takes_bf16_only_where_cpu_and_model_bear_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "usual_precision", lambda: "bf16")
+    monkeypatch.setattr(graph, "native_precision", lambda: "bf16")
     assert [_card(shift).precision("auto") for shift in (0.001, 0.02, None)] == [
         "bf16",
         "fp32",
         "fp32",
     ]
     assert _card(None).precision("bf16") == "bf16"
-    monkeypatch.setattr(graph, "usual_precision", lambda: "fp32")
+    monkeypatch.setattr(graph, "native_precision", lambda: "fp32")
     assert _card(0.001).precision("auto") == "fp32"
 
 
@@ -184,11 +189,11 @@ def test_a_damaged_model_is_refused_with_the_reason(
 
 
 def test_the_card_survives_the_way_to_disk_and_back(model: Path, tmp_path: Path) -> None:
-    card = ModelCard.read(model)
+    card = ModelManifest.read(model)
     assert card.classes == ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
     shutil.copytree(model, tmp_path / "model")
     card.write(tmp_path / "model")
-    assert ModelCard.read(tmp_path / "model") == card
+    assert ModelManifest.read(tmp_path / "model") == card
     assert set(card.files) == {"fp32.xml", "fp32.bin", "bf16.xml", "bf16.bin", "reference.npz"}
 
 

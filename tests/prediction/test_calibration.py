@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.evaluation import metrics
 from lib.images.reader import Film
-from lib.network.graph import Prediction, softmax
+from lib.network.numerics import softmax
 from lib.prediction import calibration
-from lib.prediction.calibration import Judge, Reference
+from lib.prediction.calibration import Reference
+from lib.prediction.prediction import Prediction
+from lib.prediction.triage import Judge
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 
 
 def _drawn(films: int, seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and targets drawn from their own softmax: a calibrated model whose logits were then scaled."""
+    """Logits, and targets drawn from their own softmax: a calibrated model whose logits were then
+    scaled.
+    """
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (films, 3))
     chances = softmax(logits)
@@ -29,7 +34,7 @@ def test_the_temperature_undoes_overconfidence_and_underconfidence(scale: float)
     assert temperature == pytest.approx(scale, rel=0.05)
     probabilities = softmax(logits / temperature)
     right = probabilities.argmax(axis=1) == targets
-    assert calibration.expected_calibration_error(probabilities.max(axis=1), right) < 0.015
+    assert metrics.expected_calibration_error(probabilities.max(axis=1), right) < 0.015
 
 
 @pytest.mark.parametrize("films", [5, 30, 200])
@@ -64,12 +69,10 @@ def test_the_threshold_reaches_the_sensitivity_and_no_higher_one_does() -> None:
 
 def test_brier_and_reliability_by_hand() -> None:
     probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
-    assert calibration.brier(probabilities, np.array([0, 0])) == pytest.approx(
+    assert metrics.brier(probabilities, np.array([0, 0])) == pytest.approx(
         (0.04 + 0.04 + 0.36 + 0.36) / 2
     )
-    bins = calibration.reliability(
-        np.array([0.81, 0.83, 0.99]), np.array([True, False, True]), bins=10
-    )
+    bins = metrics.reliability(np.array([0.81, 0.83, 0.99]), np.array([True, False, True]), bins=10)
     assert [(count, right) for count, _, right in bins] == [(2, 0.5), (1, 1.0)]
 
 

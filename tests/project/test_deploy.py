@@ -1,4 +1,6 @@
-"""What hospital IT runs: predict.sh, doctor.sh, audit.sh, the systemd units, and predict.sh from a real cron daemon."""
+"""What hospital IT runs: predict.sh, doctor.sh, audit.sh, the systemd units, and predict.sh from a
+real cron daemon.
+"""
 
 import os
 import shutil
@@ -310,7 +312,8 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# A real cron daemon, in a mount namespace of its own: the machine's crontabs and its own cron are out of sight.
+# A real cron daemon, in a mount namespace of its own: the machine's crontabs and its own cron are
+# out of sight.
 
 DAEMON = """
 mount -t tmpfs none /run && mount -t tmpfs -o mode=1730 none /var/spool/cron/crontabs && mount -t tmpfs none /etc/cron.d &&
@@ -378,7 +381,8 @@ def test_cron_runs_each_minute_a_second_run_yields_and_a_dead_one_blocks_nobody(
         f"* * * * * sleep 10; {line} {log.format(tmp_path, 'second')}\n"
     )
     _wait(lambda: _is_held(tmp_path / "out/.today.csv.lock"), 75)
-    # The first run stands still with its lock held until the second has come and gone, and is then killed outright.
+    # The first run stands still with its lock held until the second has come and gone, and is then
+    # killed outright.
     (first,) = _children_at_work(checkout)
     os.kill(first, signal.SIGSTOP)
     _wait(lambda: codes.exists() and codes.read_text() == "second 75\n")
@@ -387,7 +391,8 @@ def test_cron_runs_each_minute_a_second_run_yields_and_a_dead_one_blocks_nobody(
     os.kill(first, signal.SIGKILL)
     _wait(lambda: codes.read_text() == "second 75\nfirst 137\n")
     film(tmp_path / "inbox/later.png")
-    # A minute later nobody is held up by the dead run, and the film that came meanwhile is in the table.
+    # A minute later nobody is held up by the dead run, and the film that came meanwhile is in the
+    # table.
     _wait(lambda: codes.read_text().endswith("first 0\n"), 75)
     assert len(output.read_text().splitlines()) == 1 + 301
     (told,) = (tmp_path / "first.out").read_text().splitlines()

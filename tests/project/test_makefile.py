@@ -1,4 +1,6 @@
-"""The Makefile: what re-runs, what does not, what a failure leaves. Runs the jobs in this Python, without containers."""
+"""The Makefile: what re-runs, what does not, what a failure leaves. Runs the jobs in this Python,
+without containers.
+"""
 
 import shutil
 import subprocess

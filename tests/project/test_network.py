@@ -1,4 +1,6 @@
-"""Nothing phones home: each connection that a job attempts is recorded, by strace where it can be had and by Python."""
+"""Nothing phones home: each connection that a job attempts is recorded, by strace where it can be
+had and by Python.
+"""
 
 import os
 import re
@@ -11,7 +13,8 @@ import pytest
 
 from tests.conftest import environment
 
-# Python runs a sitecustomize.py that it finds on its path before anything else; an audit hook cannot be removed again.
+# Python runs a sitecustomize.py that it finds on its path before anything else; an audit hook
+# cannot be removed again.
 HOOK = """
 import os, sys
 def hook(event, args):
@@ -24,7 +27,9 @@ sys.addaudithook(hook)
 
 
 def _strace() -> list[str]:
-    """The words that put a command under strace, or none where there is no strace or it may not trace."""
+    """The words that put a command under strace, or none where there is no strace or it may not
+    trace.
+    """
     works = (
         shutil.which("strace")
         and subprocess.run(["strace", "-f", "true"], capture_output=True, check=False).returncode

@@ -1,4 +1,6 @@
-"""The report: one file that needs nothing else, with every section, without a word the browser complains about."""
+"""The report: one file that needs nothing else, with every section, without a word the browser
+complains about.
+"""
 
 import html
 import json
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate, ingest, split, train
-from lib.reports import figures
+from lib.reports import batch_page, figures
 from lib.reports import pages as page_module
 from tests.conftest import LITE0, dirs, predict, run
 
@@ -39,7 +41,9 @@ def page(chain: Path) -> Path:
 
 
 def _title_in_browser(file: Path, *flags: str) -> str:
-    """What the page's own script made its title, after a browser has shown it without a complaint on its console."""
+    """What the page's own script made its title, after a browser has shown it without a complaint
+    on its console.
+    """
     assert CHROMIUM is not None
     command = [
         CHROMIUM,
@@ -218,8 +222,8 @@ def test_a_large_batch_shows_what_to_look_at_first() -> None:
         {"path": f"{n:05}", "needs_review": n % 20 == 0, "confidence": f"{n / 7000:.6f}"}
         for n in range(7000)
     ]
-    shown = page_module.in_triage_order(iter(rows))
-    assert len(shown) == page_module.CARDS
+    shown = batch_page.in_triage_order(iter(rows))
+    assert len(shown) == batch_page.CARDS
     assert [row["path"] for row in shown[:2]] == ["00000", "00020"]
     assert sum(row["needs_review"] for row in shown) == 350
     assert not shown[350]["needs_review"]

@@ -1,4 +1,6 @@
-"""The strict command line: what is taken, what is refused before any work, what is printed, and the exit codes."""
+"""The strict command line: what is taken, what is refused before any work, what is printed, and the
+exit codes.
+"""
 
 import os
 import signal
@@ -11,7 +13,7 @@ from typing import Annotated, Literal
 import pytest
 
 from jobs import evaluate, ingest, predict_batch, split, train
-from lib.run import flags
+from lib.run import execute, flags, signals
 from lib.run.errors import JobError, LockedError, StoppedBySignal
 from lib.run.flags import Flag, Setting
 from tests.conftest import environment, run
@@ -47,7 +49,7 @@ class Spy:
         self.job = job
 
     def __call__(self, *argv: str) -> int:
-        return flags.execute(self.job, argv)
+        return execute.execute(self.job, argv)
 
     @property
     def values(self) -> dict[str, object]:
@@ -188,7 +190,7 @@ def test_each_ending_has_its_exit_code_and_one_message(
         """Fail."""
         raise error
 
-    assert flags.execute(job, []) == code
+    assert execute.execute(job, []) == code
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -197,7 +199,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
         """Fail."""
         raise JobError("no")
 
-    assert flags.execute(job, ["--debug"]) == 1
+    assert execute.execute(job, ["--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -212,7 +214,7 @@ def test_kwargs_are_a_programming_error() -> None:
 def test_a_typo_answers_without_importing_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from jobs import train; from lib.run import flags\n"
-        "code = flags.execute(train.train, ['--phase', 'b', '--epoch', '3'])\n"
+        "code = execute.execute(train.train, ['--phase', 'b', '--epoch', '3'])\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "sys.exit(code)"
     )
@@ -232,7 +234,7 @@ def test_a_typo_answers_without_importing_torch(tmp_path: Path) -> None:
 def test_a_signal_that_was_held_back_is_raised_at_the_end_of_the_block_at_the_latest() -> None:
     before = signal.getsignal(signal.SIGTERM)
     finished = []
-    with pytest.raises(flags.StoppedBySignal) as stop, flags.stops_held_back():
+    with pytest.raises(flags.StoppedBySignal) as stop, signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         finished.append(True)
     assert finished == [True]
@@ -275,7 +277,7 @@ def test_a_signal_does_not_interrupt_the_import_of_torch(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(flags.importlib, "import_module", import_module)
     with pytest.raises(StoppedBySignal):
-        flags.import_torch()
+        signals.import_torch()
     assert ended == ["torch"]
 
 

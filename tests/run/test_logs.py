@@ -14,7 +14,7 @@ import pytest
 
 from jobs import ingest
 from lib import __version__
-from lib.run import console, flags, logs
+from lib.run import console, execute, logs
 from lib.run.errors import JobError, LockedError
 from lib.run.flags import Flag
 from tests.conftest import environment, film, predict, run
@@ -51,7 +51,7 @@ def job(
 
 
 def test_a_run_is_logged_from_start_to_end_in_utc(tmp_path: Path) -> None:
-    assert flags.execute(job, ["--input", "/srv/inbox"]) == 0
+    assert execute.execute(job, ["--input", "/srv/inbox"]) == 0
     entries = lines_of(Path("runs"))
     assert [entry["event"] for entry in entries] == ["start", "note", "warning", "note", "end"]
     start, end = entries[0], entries[-1]
@@ -76,7 +76,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_a_failure_is_logged_with_its_message_and_the_exit_code(
     fail_with: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert flags.execute(job, ["--fail_with", fail_with]) == code
+    assert execute.execute(job, ["--fail_with", fail_with]) == code
     *_, failure, end = lines_of(Path("runs"))
     assert failure["event"] == "failure"
     assert failure["message"]
@@ -86,10 +86,10 @@ def test_a_failure_is_logged_with_its_message_and_the_exit_code(
 
 
 def test_a_mistyped_flag_is_logged_where_there_are_runs_and_makes_no_folder() -> None:
-    assert flags.execute(job, ["--inptu", "x"]) == 2
+    assert execute.execute(job, ["--inptu", "x"]) == 2
     assert list(Path().iterdir()) == []
     Path("elsewhere").mkdir()
-    assert flags.execute(job, ["--inptu", "x", "--runs_dir=elsewhere"]) == 2
+    assert execute.execute(job, ["--inptu", "x", "--runs_dir=elsewhere"]) == 2
     failure, end = lines_of(Path("elsewhere"))
     assert "Did you mean '--input'" in failure["message"]
     assert end["exit_code"] == 2
@@ -121,7 +121,7 @@ NAME = "MÜLLER, Hans 1951.png"
     ],
 )
 def test_names_of_films_stay_out(message: str) -> None:
-    assert flags.execute(job, ["--fail_with", message]) == 1
+    assert execute.execute(job, ["--fail_with", message]) == 1
     text = Path("runs/logs/job.jsonl").read_text()
     assert "ller" not in text.lower()
     assert "Hans" not in text
@@ -131,14 +131,16 @@ def test_names_of_films_stay_out(message: str) -> None:
 def test_a_film_given_as_a_flag_stays_out_even_without_an_ending(tmp_path: Path) -> None:
     (tmp_path / "Hans").write_text("DICM")
     assert (
-        flags.execute(
+        execute.execute(
             job,
             ["--input", str(tmp_path / "Hans"), "--fail_with", f"cannot read {tmp_path / 'Hans'}"],
         )
         == 1
     )
     (tmp_path / "Hans").chmod(0)
-    assert flags.execute(job, ["--input", str(tmp_path / "Hans/Erika"), "--fail_with", "file"]) == 1
+    assert (
+        execute.execute(job, ["--input", str(tmp_path / "Hans/Erika"), "--fail_with", "file"]) == 1
+    )
     text = Path("runs/logs/job.jsonl").read_text()
     assert "NotADirectoryError" in text
     assert "/Hans'" not in text
@@ -181,7 +183,7 @@ def test_names_of_unreadable_films_are_on_screen_and_in_the_manifest_alone(
 def test_credentials_stay_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "s3cr3t/k3y+")
     said = "403 for key s3cr3t/k3y+ by http://me:pa55@proxy:3128, s3://AKIA:pa/ss6@films/in"
-    assert flags.execute(job, ["--fail_with", said]) == 1
+    assert execute.execute(job, ["--fail_with", said]) == 1
     text = Path("runs/logs/job.jsonl").read_text()
     for secret in ("s3cr3t", "pa55", "pa/ss6", "AKIA"):
         assert secret not in text
@@ -194,7 +196,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning_and_nothing_else(
 ) -> None:
     Path("runs").mkdir()
     Path("runs/logs").write_text("in the way")
-    assert flags.execute(job, []) == 0
+    assert execute.execute(job, []) == 0
     captured = capsys.readouterr()
     assert captured.err.count("no log is written") == 1
     assert "done with it" in captured.out
@@ -204,14 +206,14 @@ def test_a_folder_that_cannot_be_written_costs_one_warning_and_nothing_else(
 def test_a_full_disk_costs_one_warning_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs/logs").mkdir(parents=True)
     Path("runs/logs/job.jsonl").symlink_to("/dev/full")
-    assert flags.execute(job, []) == 0
+    assert execute.execute(job, []) == 0
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 
 def test_a_line_torn_by_a_full_disk_does_not_spoil_the_next_one() -> None:
     Path("runs/logs").mkdir(parents=True)
     Path("runs/logs/job.jsonl").write_text('{"time": "2026-')
-    assert flags.execute(job, []) == 0
+    assert execute.execute(job, []) == 0
     torn, *whole = Path("runs/logs/job.jsonl").read_text().splitlines()
     assert torn == '{"time": "2026-'
     assert json.loads(whole[0])["event"] == "start"
@@ -293,7 +295,7 @@ def test_quiet_prints_the_summary_alone_and_logs_the_rest(chain: Path, tmp_path:
 
 
 def test_quiet_does_not_hide_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flags.execute(job, ["--quiet", "--fail_with", "no weights"]) == 1
+    assert execute.execute(job, ["--quiet", "--fail_with", "no weights"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == ["warning: take care", "error: no weights"]

@@ -1,4 +1,6 @@
-"""A table in the making: taken up after any interruption, refused for another model, whole at the end."""
+"""A table in the making: taken up after any interruption, refused for another model, whole at the
+end.
+"""
 
 import json
 import os
@@ -7,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.images.reader import Stamp
 from lib.run.errors import JobError
 from lib.storage.journal import Journal
+from lib.storage.stamp import Stamp
 from lib.storage.tables import table_of
 
 COLUMNS = ["path", "prediction", "error"]

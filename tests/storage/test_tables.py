@@ -1,4 +1,6 @@
-"""Tables as CSV and as Parquet: the same rows, types that readers know, whole or absent, never over foreign files."""
+"""Tables as CSV and as Parquet: the same rows, types that readers know, whole or absent, never over
+foreign files.
+"""
 
 import csv
 import io

