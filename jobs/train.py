@@ -263,14 +263,14 @@ class _Machines:
 
 
 def _machines(held: ExitStack, address: str, cores: int, data_dir: Path) -> _Machines:
-    from lib.network.graph import native_precision, runtime_fingerprint
+    from lib.network.graph import native_precision, runtime_fingerprint, runtime_of_this_machine
     from lib.workers.ray import Cluster
 
     has_bf16 = native_precision() == "bf16"
     if not address:
         return _Machines(runtime_fingerprint(), has_bf16)
     cluster = held.enter_context(Cluster(address, cores))
-    nodes = cluster.nodes([data_dir.absolute()])
+    nodes = cluster.nodes(runtime_of_this_machine, [data_dir.absolute()])
     setups = {node.setup for node in nodes}
     if len(setups) > 1:
         raise JobError(

@@ -32,6 +32,11 @@ def runtime_fingerprint() -> str:
     return f"openvino {ov.__version__} {core().get_property('CPU', 'FULL_DEVICE_NAME')} {' '.join(capabilities)}"
 
 
+def runtime_of_this_machine() -> tuple[str, bool]:
+    """`runtime_fingerprint`, and whether this CPU has instructions for bfloat16."""
+    return runtime_fingerprint(), native_precision() == "bf16"
+
+
 class Graph:
     """A graph compiled for this CPU.
 

@@ -14,6 +14,7 @@ from PIL import Image
 from lib.images.inputs import Place
 from lib.images.reader import Film, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.graph import runtime_of_this_machine
 from lib.prediction.maps import overlay, share_outside_lungs
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
@@ -151,7 +152,7 @@ class ClusterClassifier:
         self._model, self._place = model, place
         self._cluster = Cluster(address, cores or 1)
         self._readers = readers or self._cluster.cores
-        self._nodes = self._cluster.nodes(place.mounts)
+        self._nodes = self._cluster.nodes(runtime_of_this_machine, place.mounts)
         self.settings = replace(settings, precision=self._precision(settings.precision))
 
     def __enter__(self) -> "ClusterClassifier":

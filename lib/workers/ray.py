@@ -34,6 +34,7 @@ CHUNKS_PER_MESSAGE = 256
 SECONDS_BETWEEN_SIGNALS = 0.5
 SECONDS_TO_JOIN = 60.0  # that the first node may take
 _HEAD = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node
+Runtime = tuple[str, bool]  # library and kind of CPU; whether it computes in bfloat16
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,12 @@ class Cluster:
         with suppress(Exception):  # a cluster that is gone cannot be left politely
             ray.shutdown()
 
-    def nodes(self, paths: Sequence[Path] = ()) -> list[Node]:
-        """The nodes that compute. `paths` are looked for on each.
+    def nodes(self, runtime_of: Callable[[], Runtime], paths: Sequence[Path] = ()) -> list[Node]:
+        """The nodes that compute. `runtime_of` is called and `paths` are looked for on each.
 
         Raises:
             JobError: there are none, none has the cores of a worker process, or one of them runs
-            another version of this
-                program or does not see a path.
+                another version of this program or does not see a path.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
@@ -140,7 +140,7 @@ class Cluster:
             look = ray.remote(num_cpus=0, max_retries=0)(_look_around)
             asked = [
                 look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(
-                    int(node["Resources"]["CPU"]), list(paths)
+                    int(node["Resources"]["CPU"]), list(paths), runtime_of
                 )
                 for node in alive
             ]
@@ -307,16 +307,15 @@ def program_digest() -> str:
     return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 
-def _look_around(cores: int, paths: list[Path]) -> Node:
-    from lib.network.graph import native_precision, runtime_fingerprint
-
+def _look_around(cores: int, paths: list[Path], runtime_of: Callable[[], Runtime]) -> Node:
+    setup, has_bf16 = runtime_of()
     missing = tuple(str(path) for path in paths if not path.exists())
     return Node(
         os.uname().nodename,
         cores,
         program_digest(),
-        runtime_fingerprint(),
-        native_precision() == "bf16",
+        setup,
+        has_bf16,
         missing,
     )
 

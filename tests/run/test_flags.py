@@ -180,7 +180,7 @@ def test_help_shows_purpose_flags_defaults_and_examples(
         (JobError("no"), 1),
         (LockedError("busy"), 75),
         (ValueError("bug"), 1),
-        (flags.StoppedBySignal(15), 143),
+        (StoppedBySignal(15), 143),
     ],
 )
 def test_each_ending_has_its_exit_code_and_one_message(
@@ -234,7 +234,7 @@ def test_a_typo_answers_without_importing_torch(tmp_path: Path) -> None:
 def test_a_signal_that_was_held_back_is_raised_at_the_end_of_the_block_at_the_latest() -> None:
     before = signal.getsignal(signal.SIGTERM)
     finished = []
-    with pytest.raises(flags.StoppedBySignal) as stop, signals.defer_signals():
+    with pytest.raises(StoppedBySignal) as stop, signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         finished.append(True)
     assert finished == [True]
