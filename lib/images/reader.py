@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import read_grey
+from lib.images.decode import decode_film
 from lib.images.files import leads_out
 from lib.images.measure import NOT_MEASURED, Measurements, measure
 from lib.run.errors import UnreadableFilmError
@@ -32,6 +32,7 @@ class Film:
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
     stamp: Stamp = Stamp()  # noqa: RUF009
     tags: Mapping[str, str] = field(default_factory=dict)  # of a DICOM header, as asked for
+    notes: tuple[str, ...] = ()  # what the decoder noticed: each is a reason for a review
 
 
 class FilmReader(Protocol[Source]):
@@ -52,6 +53,7 @@ class Reader:
     max_pixels: int
     within: Path | None = None  # resolved folder that links must not lead out of
     tags: tuple[str, ...] = ()  # keywords of the DICOM header
+    trust_headers: bool = False  # read DICOM files that do not say that they are chest films
 
     def __call__(self, path: Path) -> Film:
         """Decode, measure. Whatever is wrong with the file is said in `error`."""
@@ -62,12 +64,14 @@ class Reader:
             )
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:
-            grey = read_grey(path, self.side, self.max_pixels)
+            decoded = decode_film(path, self.side, self.max_pixels, self.trust_headers)
         except UnreadableFilmError as error:
             return Film(path, str(error), stamp=before, tags=tags)
         if Stamp.of(path) != before:
             return Film(path, "changed while it was read: is it still being copied?", stamp=before)
-        return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before, tags)
+        grey = decoded.grey
+        contrast = float(grey.std())
+        return Film(path, "", grey, thumbnail_of(grey), contrast, before, tags, decoded.notes)
 
     def lost(self, path: Path, reason: str) -> Film:
         """The film whose reading process did not come back."""
@@ -85,11 +89,12 @@ class Examination:
     patient: str = ""  # pseudonym from a DICOM header
 
 
-def examine(path: Path, max_pixels: int) -> Examination:
+def examine(path: Path, max_pixels: int, trust_headers: bool = False) -> Examination:
     """Hash, decode and measure a copy that the ingest job made."""
     digest, size = sha256_of(path), path.stat().st_size
     try:
-        return Examination(measure(path, max_pixels), digest, size, patient=dicom.patient(path))
+        measured = measure(path, max_pixels, trust_headers)
+        return Examination(measured, digest, size, patient=dicom.patient(path))
     except UnreadableFilmError as error:
         return Examination(NOT_MEASURED, digest, size, str(error))
 
@@ -100,7 +105,7 @@ def unexamined(path: Path, reason: str) -> Examination:
 
 
 def thumbnail_of(grey: np.ndarray) -> np.ndarray:
-    """A film `(side, side) uint8` as `(32, 32) uint8`: what is left when no lung can be made out."""
+    """A film `(side, side) uint8` as `(32, 32) uint8`, in which no lung can be made out."""
     return np.asarray(
         Image.fromarray(grey).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     )
