@@ -41,6 +41,7 @@ def ingest(
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
+    trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
@@ -91,7 +92,7 @@ def ingest(
             film for film in found if film.origin not in reusable and film.origin not in refused
         ]
         copies = (staging / names[film.origin] for film in fresh)
-        look = partial(examine, max_pixels=int(1e6 * max_megapixels))
+        look = partial(examine, max_pixels=int(1e6 * max_megapixels), trust_headers=trust_headers)
         measured = map_isolated(look, unexamined, copies, threads, file_timeout)
         seen = dict(
             zip(

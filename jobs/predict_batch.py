@@ -105,6 +105,7 @@ def predict_batch(
     ] = (),
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
+    trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
@@ -166,6 +167,7 @@ def predict_batch(
         dicom_tags,
         int(1e6 * max_megapixels),
         file_timeout,
+        trust_headers,
     )
     with ExitStack() as held:
         held.enter_context(atomic.lock_of(output))
@@ -194,6 +196,7 @@ def predict_batch(
             "operating_point": operating_point,
             "review_below": review_below,
             "columns": columns,
+            "trust_headers": trust_headers,
         }
 
         def is_current(name: str, stamp: Stamp) -> bool:

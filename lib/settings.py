@@ -81,6 +81,12 @@ FILE_TIMEOUT = Setting(
     env="FILE_TIMEOUT",
     default=20.0,
 )
+TRUST_HEADERS = Setting(
+    "read DICOM files whose headers do not say that they are frontal chest films; "
+    "headers that say otherwise are refused all the same",
+    env="TRUST_HEADERS",
+    default=False,
+)
 CLUSTER = Setting(
     "do the expensive part on a Ray cluster: auto on one of its machines, ray://HEAD:10001 from elsewhere",
     env="CLUSTER",
@@ -101,5 +107,6 @@ SETTINGS = (
     PRECISION,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
+    TRUST_HEADERS,
     CLUSTER,
 )

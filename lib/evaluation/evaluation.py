@@ -220,6 +220,6 @@ def _accuracy(rows: pd.DataFrame) -> float | None:
 
 def _thumbnail(path: Path) -> np.ndarray:
     try:
-        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE)
+        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
     except UnreadableFilmError:
         return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)

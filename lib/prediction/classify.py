@@ -40,6 +40,7 @@ class Settings:
     tags: tuple[str, ...] = ()  # DICOM keywords that become columns
     max_pixels: int = 2**40
     seconds: float = 20.0  # to read one film
+    trust_headers: bool = False  # read DICOM files that do not say that they are chest films
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,12 @@ class Classifier:
         self._place = place
         self.triage = Triage.of(model, self.card, settings.operating_point, settings.review_below)
         self.schema = RowSchema(self.card.classes, settings.tags)
-        reader = Reader(self.card.input_side, settings.max_pixels, tags=settings.tags)
+        reader = Reader(
+            self.card.input_side,
+            settings.max_pixels,
+            tags=settings.tags,
+            trust_headers=settings.trust_headers,
+        )
         self._readers: Isolated[Any, Film] = self.predictor.readers_of(place.reader(reader))
 
     def __enter__(self) -> "Classifier":

@@ -39,7 +39,7 @@ class Predictor:
         """One `Prediction` per path, in order. Films may have any size: ingest let them in under
         its limit.
         """
-        with self.readers_of(Reader(self.card.input_side, ANY_SIZE)) as readers:
+        with self.readers_of(Reader(self.card.input_side, ANY_SIZE, trust_headers=True)) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:

@@ -152,7 +152,10 @@ def draw_roc(axes: Axes, predictions: pd.DataFrame, scores: Mapping[str, Any]) -
 def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
     try:
         axes.imshow(
-            read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE), cmap="gray", vmin=0, vmax=255
+            read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
         )
     except UnreadableFilmError:
         return

@@ -174,7 +174,12 @@ def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, s
     found = []
     for film in (first, second):
         try:
-            found.append((jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE)), film.path))
+            found.append(
+                (
+                    jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE, trust_headers=True)),
+                    film.path,
+                )
+            )
         except UnreadableFilmError:
             continue
     return found
