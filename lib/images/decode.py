@@ -190,8 +190,8 @@ def _decode(image: ImageFile, path: Path, wanted_side: int) -> Image.Image:
 def _decode_deep(image: ImageFile, path: Path) -> Image.Image:
     """Decode a picture of more than 8 bits per channel to mode L."""
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     grey = Image.fromarray(deep.read_deep(image, path))
+    orientation = image.getexif().get(ExifTags.Base.Orientation)  # of PNG known after its pixels
     if orientation in _TURNS and image.format != "TIFF":  # Pillow has turned a loaded TIFF
         grey = grey.transpose(_TURNS[orientation])
     return ImageOps.invert(grey) if is_negative else grey

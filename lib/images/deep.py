@@ -14,11 +14,12 @@ from PIL.ImageFile import ImageFile, _Tile
 from PIL.TiffImagePlugin import II, MM, OPEN_INFO
 
 from lib.images.greyscale import display_range
+from lib.run.errors import UnreadableFilmError
 
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits
 _FRACTIONS_END = 2.0
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode L
-_BITS_PER_SAMPLE = 258  # TIFF
+_BITS_PER_SAMPLE, _PLANES = 258, 284  # TIFF; 2: each channel is a plane of its own
 _DEEP = re.compile(r"RGB[AaX]?;16[LBN]")
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -48,6 +49,10 @@ def read_deep(image: ImageFile, path: Path) -> np.ndarray:
     if _is_grey_alpha(image):
         grey, alpha = _grey_alpha(image)
     else:
+        if _raw_mode(image).endswith("N") and getattr(image, "tag_v2", {}).get(_PLANES) == 2:
+            raise UnreadableFilmError(
+                "16-bit colours in compressed planes of their own are not read"
+            )
         is_composed = _raw_mode(image).startswith("RGBa")  # already multiplied with its alpha
         channels = _both_bytes(image, path)
         grey = channels[..., :3].astype(np.float32) @ _LUMINANCE
@@ -87,7 +92,7 @@ def _is_grey_alpha(image: ImageFile) -> bool:
 def _grey_alpha(image: ImageFile) -> tuple[np.ndarray, np.ndarray]:
     """Grey and alpha as `(rows, columns) uint16`: a pixel's four bytes, read as four channels."""
     is_native = image.format == "TIFF" and image.tile[0].codec_name == "libtiff"
-    is_little = sys.byteorder == "little" if is_native else getattr(image, "_prefix", MM) == II
+    is_little = sys.byteorder == "little" if is_native else _is_little(image)
     image.tile = [_with_raw_mode(tile, "RGBA") for tile in image.tile]
     found = np.ascontiguousarray(np.asarray(image)).view("<u2" if is_little else ">u2")
     return found[..., 0], found[..., 1]
@@ -107,7 +112,7 @@ def _both_bytes(image: ImageFile, path: Path) -> np.ndarray:
 def _of_byte(image: ImageFile, tile: _Tile, is_low: bool) -> str:
     """The raw mode that takes the low or the high byte of each 16-bit channel."""
     channels, _, order = _raw_mode_of(tile).replace("a", "A").partition(";16")
-    order = order or ("L" if getattr(image, "_prefix", MM) == II else "B")  # one plane per channel
+    order = order or ("L" if _is_little(image) else "B")  # a plane of one channel
     return f"{channels};16{_OTHER_BYTE[order] if is_low else order}"
 
 
@@ -119,6 +124,11 @@ def _raw_mode_of(tile: _Tile) -> str:
 def _with_raw_mode(tile: _Tile, raw_mode: str) -> _Tile:
     rest = tile.args[1:] if isinstance(tile.args, tuple) else None
     return tile._replace(args=raw_mode if rest is None else (raw_mode, *rest))
+
+
+def _is_little(image: ImageFile) -> bool:
+    """The byte order of a TIFF file; other formats have the high byte first."""
+    return getattr(getattr(image, "tag_v2", None), "prefix", MM) == II
 
 
 def _stored_bits(image: ImageFile) -> tuple[int, ...]:

@@ -221,7 +221,8 @@ def _own_range(stored: Stored, is_film: np.ndarray, film: "Dataset") -> tuple[fl
     """Black and white where no window fits, on the scale after the rescale."""
     table = _table(film, "ModalityLUTSequence")
     if table:
-        return display_range(table(sample(stored.values[is_film])))
+        values = table(sample(stored.values[is_film]))
+        return display_range(values, max(int(values.max()).bit_length(), 8))
     slope, intercept = _rescale(film)
     ends = display_range(stored.values[is_film], stored.bits, stored.is_signed)
     low, high = sorted(slope * end + intercept for end in ends)

@@ -127,7 +127,9 @@ def words(text: str) -> list[str]:
 def says_nothing(text: str) -> bool:
     """Whether `text` is a placeholder: no letters, one letter repeated, `UNKNOWN`, `N/A`."""
     found = words(text)
-    return all(word in _NOTHING or len(set(word)) == 1 for word in found)
+    return all(
+        word in _NOTHING or (len(set(word)) == 1 and not _BORDERLESS.search(word)) for word in found
+    )
 
 
 def names_chest(text: str) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 
 _DEPTHS = range(8, 17)  # bits that films are stored with
 _MOST_VALUES = 1_000_000  # of which quantiles are taken
-_FILLS_ITS_DEPTH = 0.6  # share of a depth's range from which the whole range is the grey scale
+_FILLS_DECLARED = 0.6  # share of a depth's range from which the whole range is the grey scale
+_FILLS_PICTURE = 0.25  # the same for pictures, which somebody has scaled to be looked at
 _SHOWS_SOMETHING = 0.05  # share of a depth's range below which a film is blank: not stretched
 _LABEL_SHARE = 0.05  # of the pixels, at most: labels and lead markers burned into a film
 _LABEL_GAP = 0.75  # between film and label, as a share of the film's own range
@@ -19,20 +20,22 @@ def display_range(
 ) -> tuple[float, float]:
     """Black and white of the integers `values`, any shape, without padding.
 
-    The range of the declared `bits` if the film fills it, else of the smallest depth that holds the
-    film if the film fills that, else the film's own (0.5 % to 99.5 %). Labels are left out.
+    The range of the declared `bits` if the film fills it, else of the smallest depth that holds
+    the film if the film fills that, else the film's own (0.5 % to 99.5 %). Labels are left out.
+    Pictures declare no `bits`.
     """
+    fills = _FILLS_DECLARED if bits else _FILLS_PICTURE
     low, high, top = _film_ends(sample(values))
     is_signed &= low < 0
     if bits:
         first, last = _depth_range(bits, is_signed)
-        if bits <= 8 or high - low >= _FILLS_ITS_DEPTH * (last - first):
+        if bits <= 8 or high - low >= fills * (last - first):
             return first, last
     for depth in _DEPTHS:
         first, last = _depth_range(depth, is_signed)
         if first <= low and top <= last:
             share = (high - low) / (last - first)
-            if depth == 8 or share >= _FILLS_ITS_DEPTH or share < _SHOWS_SOMETHING:
+            if depth == 8 or share >= fills or share < _SHOWS_SOMETHING:
                 return first, last
             break
     return low, high

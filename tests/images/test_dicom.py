@@ -278,7 +278,8 @@ def test_an_index_file_is_no_film_and_films_without_extension_are(
 
 def test_nothing_of_pydicom_is_imported_for_other_films(tmp_path: Path, film: Image.Image) -> None:
     film.save(tmp_path / "a.png")
-    code = "import sys; from pathlib import Path; from lib.images.decode import read_grey; read_grey(Path(sys.argv[1]), 32)"
+    code = "import sys; from pathlib import Path; from lib.images.decode import read_grey"
+    code += "; read_grey(Path(sys.argv[1]), 32)"
     code += "; assert not any(name.startswith(('pydicom', 'gdcm')) for name in sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a.png")], env=environment(), check=True
