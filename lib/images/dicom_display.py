@@ -30,8 +30,10 @@ _LEAST_SHOWN = 0.3  # of the grey scale, that a film fills under a window that f
 _LEAST_INSIDE = 0.02  # of the film, between black and white
 _PICTURE = 64  # different values from which a film is not blank
 _TONE_STEP = 8  # levels of grey for which the hue of a tinted film is measured together
-_MOST_OFF_TONE = 0.2  # of the pixels, in another hue than the film's tint
+_MOST_COLOUR = 0.2  # of the pixels, in other or stronger colours than a tint
 _OFF_TONE = 24  # distance of Cb, Cr from the tint, 0 to 255
+_STRONG = 0.85  # saturation of colours that no film base has
+_DARK = 48  # largest channel below which the colour of a pixel cannot be seen
 _COLOUR_MODELS = ("RGB", "YBR_", "PALETTE COLOR")
 
 
@@ -233,7 +235,7 @@ def _of_colour(film: "Dataset", stored: Stored, model: str) -> Displayed:
     """Grey levels of a film stored in colour: grey, tinted, or with coloured labels.
 
     Raises:
-        UnreadableFilmError: more than a fifth of the picture has other colours than its tint.
+        UnreadableFilmError: more than a fifth of the picture has other colours than a tint.
     """
     pixels, depth = stored.values, stored.bits
     if model.startswith("PALETTE"):
@@ -244,27 +246,29 @@ def _of_colour(film: "Dataset", stored: Stored, model: str) -> Displayed:
         pixels = apply_color_lut(stored.words, film)
         depth = 8 if pixels.max(initial=0) < 256 else 16
     pixels = (pixels >> max(depth - 8, 0)).astype(np.uint8)[..., :3]
-    grey, off_tone = _grey_and_off_tone(pixels)
-    if off_tone > _MOST_OFF_TONE:
-        raise UnreadableFilmError("DICOM: a picture in several colours is no radiograph")
+    grey, coloured = _grey_and_colour(pixels)
+    if coloured > _MOST_COLOUR:
+        raise UnreadableFilmError("DICOM: a colour picture is no radiograph")
     spread = pixels.max(axis=2) - pixels.min(axis=2)
     return Displayed(grey, tint=round(float(spread.mean()), 2))
 
 
-def _grey_and_off_tone(pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Luminance of RGB `pixels` as Pillow computes it, and the share that leaves the film's tint.
+def _grey_and_colour(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Luminance of RGB `pixels` as Pillow computes it, and the share of them that is coloured.
 
-    A tint (sepia, blue film base) is one hue for each grey level.
+    A tint (sepia, blue film base) is one hue for each grey level, and not a strong one.
     """
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     grey = np.asarray(image.convert("L"))
-    _, blue, red = image.convert("YCbCr").reduce(max(1, min(image.size) // 512)).split()
-    chroma = np.stack([np.asarray(blue), np.asarray(red)], axis=2).astype(np.float32)
-    tone = np.asarray(Image.fromarray(grey).reduce(max(1, min(image.size) // 512))) // _TONE_STEP
-    off = np.zeros(tone.shape, bool)
+    small = image.reduce(max(1, min(image.size) // 512))
+    channels = np.asarray(small).astype(np.float32)
+    brightest, weakest = channels.max(axis=2), channels.min(axis=2)
+    coloured = (brightest > _DARK) & (brightest - weakest > _STRONG * brightest)
+    tone, *chroma = (np.asarray(part) for part in small.convert("YCbCr").split())
+    tone = tone // _TONE_STEP
     for step in np.unique(tone):
-        found = chroma[tone == step]
-        off[tone == step] = np.abs(found - np.median(found, axis=0)).max(axis=1) > _OFF_TONE
-    return grey, float(off.mean())
+        hues = np.stack([part[tone == step] for part in chroma], axis=1).astype(np.float32)
+        coloured[tone == step] |= np.abs(hues - np.median(hues, axis=0)).max(axis=1) > _OFF_TONE
+    return grey, float(coloured.mean())
