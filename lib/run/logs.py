@@ -40,9 +40,10 @@ SECRETS = (
     "AWS_SESSION_TOKEN",
     "RAY_AUTH_TOKEN",
 )
-OUTPUT_SUFFIXES = set(
-    [".bin", ".csv", ".f16", ".html", ".json", ".jsonl", ".npz", ".parquet", ".partial", ".pt", ".pth", ".safetensors", ".xml"]
-)
+OUTPUT_SUFFIXES = {
+    *(".bin", ".csv", ".f16", ".html", ".json", ".jsonl", ".npz", ".parquet", ".partial"),
+    *(".pt", ".pth", ".safetensors", ".xml"),
+}
 _SUFFIX = r"\.(?:png|jpe?g|jpe|tiff?|bmp|webp|jp2|j2k|p[gpn]m|gif|dcm|dicom|ima)\b"
 _FILM = re.compile(
     rf"'[^'\n]*{_SUFFIX}'|\"[^\"\n]*{_SUFFIX}\"|[^\s'\"]*/[^/\n'\"]*?{_SUFFIX}"
