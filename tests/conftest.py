@@ -131,7 +131,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory, phantom_films: Path) -> Path
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory, ready: Path) -> Path:
-    """A project folder after both phases (short ones) and the evaluation. Tests must not change it."""
+    """A project folder after two short phases and the evaluation. Tests must not change it."""
     root = tmp_path_factory.mktemp("chain")
     features = ready / "data" / "cache" / "features"
 
@@ -167,7 +167,7 @@ needs_real_films = pytest.mark.skipif(
 
 
 def without_privileges() -> list[str]:
-    """What to put before a command so that permissions hold for it, also when root runs the tests."""
+    """What to put before a command so that permissions hold for it, also for root."""
     if os.getuid() != 0:
         return []
     if shutil.which("setpriv") is None:
