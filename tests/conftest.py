@@ -1,5 +1,6 @@
-"""Fixtures and the marker `slow`: small generated films, a project folder that went through the chain once, and the real
-films if they are here.
+"""Fixtures, and the marker `slow`.
+
+Small generated films, a project folder that went through the chain once, and the real films.
 """
 
 import functools
