@@ -116,10 +116,9 @@ def require_chest_film(film: "Dataset", max_pixels: int, trust: bool) -> tuple[s
 def _require_radiograph(film: "Dataset") -> tuple[str, bool]:
     """The modality, and whether it is one of radiography."""
     stated, sop_class = header_text(film, "Modality"), header_text(film, "SOPClassUID")
-    parts = [part.strip().upper() for part in stated.replace("/", "\\").split("\\")]
-    known = [part for part in parts if part in terms.CERTAIN_MODALITIES]
-    if known or any(part in terms.UNCERTAIN_MODALITIES for part in parts):
-        return stated, bool(known)
+    found = set(terms.words(stated))
+    if found & (terms.CERTAIN_MODALITIES | terms.UNCERTAIN_MODALITIES):
+        return stated, bool(found & terms.CERTAIN_MODALITIES)
     if not terms.says_nothing(stated):
         raise UnreadableFilmError(f"DICOM: modality {_quoted(stated)} is no projection radiograph")
     if sop_class in terms.RADIOGRAPH_CLASSES:

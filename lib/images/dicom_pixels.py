@@ -179,9 +179,12 @@ def _settle_coding(film: "Dataset") -> None:
         is_implicit, is_little = film.original_encoding
         explicit = ExplicitVRLittleEndian if is_little is not False else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if is_implicit else explicit
-    if bytes(film.PixelData[:4]) == _ITEM and (not named or not _is_encapsulated(named)):
+    is_encapsulated = bytes(film.PixelData[:4]) == _ITEM
+    if is_encapsulated and (not named or not _is_encapsulated(named)):
         marker, _ = _jpeg_frame(_first_frame(film))
         syntax = UID(_STREAMS.get(marker or 0, _JPEG_2000 if marker == 0x51 else syntax))
+    elif not is_encapsulated and _is_encapsulated(syntax) and _is_native_size(film):
+        syntax = ExplicitVRLittleEndian
     try:
         is_read = syntax in _RETIRED_JPEG or get_decoder(syntax).is_available
     except NotImplementedError:
@@ -194,6 +197,12 @@ def _settle_coding(film: "Dataset") -> None:
             "JPEG 2000 or JPEG-LS"
         )
     film.file_meta.TransferSyntaxUID = syntax
+
+
+def _is_native_size(film: "Dataset") -> bool:
+    """Whether the pixel data have the length of uncompressed ones, padded to an even number."""
+    count = film.Rows * film.Columns * film.SamplesPerPixel * film.BitsAllocated // 8
+    return bool(len(film.PixelData) == count + count % 2)
 
 
 def _is_encapsulated(syntax: str) -> bool:

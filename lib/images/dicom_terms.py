@@ -13,7 +13,9 @@ def _table(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-CERTAIN_MODALITIES = frozenset({"CR", "DX", "RG", "DR", "XR", "RX", "XRAY", "X-RAY"})
+CERTAIN_MODALITIES = _table(
+    "CR DX RG DR XR RX XRAY RAY RAD CXR DRX DXR RADIOGRAPHY RADIOGRAFIA RADIOGRAFIE RADIOGRAPHIE"
+)
 UNCERTAIN_MODALITIES = frozenset({"OT", "SC", "RF", "XA", "DF", "DS", "HC"})
 RADIOGRAPH_CLASSES = {  # SOP class → modality, for headers without a modality
     "1.2.840.10008.5.1.4.1.1.1": "CR",
@@ -50,7 +52,7 @@ _CHEST_WORDS = _table(
     COSTILLAS COTES COSTE RIPPEN OGK KLP KLATKA PIERSIOWA HRUD PLICE PLUCA PLUC PLUCI PLUCO PLJUCA
     PRSNI PRSA GRUDNI GRUDNAYA GRUDNAIA GRUDNOY GRUDI LEGKIE TUDO PIEPT PLAMANI RINTA RINTAKEHA
     GOGUS NGUC PHOI DADA PARU KIFUA KRUTINE KRUTINES PLAUCIAI KRUSU PLAUSAS RINDKERE KOPSUD
-    XTHORAX"""
+    XTHORAX COSTAL"""
 )
 _ACCENTED = _table(  # also found where a code page has ruined the accents: T?RAX, TÃ“RAX, HRUDN_K
     "TÓRAX TÒRAX HRUDNÍK PŁUC PŁUCA PĽÚCA BRÖST BRÖSTKORG GÖĞÜS AKCİĞER PULMÓN PULMÃO PULMÕES "
@@ -83,7 +85,7 @@ LATERAL = _table(
     """LAT LATS LATERAL LATERALE LATERALES LATERALIS LLAT RLAT LATL LATR LTLAT RTLAT XLAT LATLAT
     LL RL LATEROLATERAL LATERO PROFIL PROFILE PROFILS PROFILO PERFIL SEITLICH SEITENAUFNAHME
     SEITENBILD ZIJDELINGS DWARS SWIMMER SWIMMERS SIDO SIDOBILD SIVU YAN BOCZNE BOCZNY BOCZNA BOCNI
-    BOCNA BOCNY OLDALIRANYU BOKOVAYA NGHIENG XTABLE CROSSTABLE CTLAT БОКОВАЯ 侧位 側位 側面 측면
+    BOCNA BOCNY OLDALIRANYU BOKOVAYA NGHIENG XTABLE XTL CROSSTABLE CTLAT БОКОВАЯ 侧位 側位 側面 측면
     """
 )
 OTHER_VIEWS = _table(
@@ -104,6 +106,8 @@ _BORDERLESS = re.compile(r"[^\x00-\u024f\u0370-\u052f\u1e00-\u1eff]")  # scripts
 _CODE_PAGES = _table(
     "utf-8 cp1252 cp850 cp1250 cp1251 cp866 koi8_r cp1253 cp1254 mac_roman gb18030 shift_jis euc_kr"
 )
+_VIEW_STEMS = ("DECUB", "DEKUB", "OBLIQ")
+_NO_VIEWS = _table("BILATERAL UNILATERAL COLLATERAL CONTRALATERAL IPSILATERAL EQUILATERAL")
 _UPPER = str.maketrans({"Ł": "L", "Đ": "D", "Ø": "O", "Æ": "AE", "Œ": "OE", "İ": "I"})
 
 
@@ -170,6 +174,10 @@ def names_no_frontal_view(text: str, is_position: bool = False) -> bool | None:
 def _has(spaced: str, found: set[str], vocabulary: frozenset[str]) -> bool:
     """Whether one of the words is there; words of scripts without spaces also within a run."""
     if found & vocabulary:
+        return True
+    if vocabulary is LATERAL and any(word.endswith("LATERAL") for word in found - _NO_VIEWS):
+        return True
+    if vocabulary is OTHER_VIEWS and any(word.startswith(_VIEW_STEMS) for word in found):
         return True
     return bool(_BORDERLESS.search(spaced)) and any(
         plain(word) in spaced for word in vocabulary if _BORDERLESS.search(word)

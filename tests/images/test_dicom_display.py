@@ -341,3 +341,51 @@ def test_a_picture_in_several_colours_and_a_colour_photograph_are_refused(tmp_pa
         _shown(formats.dicom(tmp_path / "a.dcm", FILM, pixels=rainbow, **COLOUR))
     with pytest.raises(UnreadableFilmError, match="modality XC"):
         _shown(formats.dicom(tmp_path / "b.dcm", FILM, pixels=_sepia(), Modality="XC", **COLOUR))
+
+
+def test_a_negative_slope_inverts_once(tmp_path: Path) -> None:
+    inverted: dict[str, Any] = {"pixels": 4095 - GREY * 16, "RescaleSlope": -1}
+    for window in ({}, {"WindowCenter": 2048, "WindowWidth": 4096}):
+        header = {"RescaleIntercept": 4095} | inverted | window
+        _require_film(formats.dicom(tmp_path / "a.dcm", FILM, **header))
+
+
+def test_the_length_of_a_table_is_that_of_its_data(tmp_path: Path) -> None:
+    table = _table(np.arange(4096, dtype=np.uint16), 16)
+    table[0].LUTDescriptor = [256, 0, 16]
+    path = formats.dicom(tmp_path / "a.dcm", FILM, VOILUTSequence=table)
+    assert _shown(path).notes == ()
+    _require_film(path)
+
+
+def test_a_preamble_without_group_2_is_read(tmp_path: Path) -> None:
+    stored, bare = pydicom.dcmread(formats.dicom(tmp_path / "a.dcm", FILM)), Dataset()
+    bare.update(stored)
+    bare.save_as(tmp_path / "b", implicit_vr=True, little_endian=True, enforce_file_format=False)
+    (tmp_path / "c").write_bytes(bytes(128) + b"DICM" + (tmp_path / "b").read_bytes())
+    _require_film(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "syntax"),
+    [("jpeg-baseline.dcm", "1.2.840.10008.1.2.1"), ("eight-bit.dcm", "1.2.840.10008.1.2.4.50")],
+)
+def test_a_transfer_syntax_that_the_pixels_contradict_is_not_followed(
+    tmp_path: Path, name: str, syntax: str
+) -> None:
+    formats.write_every_transfer_syntax(tmp_path, FILM)
+    stored = pydicom.dcmread(tmp_path / name)
+    named = stored.file_meta.TransferSyntaxUID.encode()
+    old, new = (
+        (len(uid) + len(uid) % 2).to_bytes(2, "little") + uid + bytes(len(uid) % 2)
+        for uid in (named, syntax.encode())
+    )
+    content = (tmp_path / name).read_bytes()
+    assert content.count(old) == 1
+    (tmp_path / "x").write_bytes(content.replace(old, new))
+    _require_film(tmp_path / "x", 3)
+
+
+def test_colours_of_16_bits_are_read(tmp_path: Path) -> None:
+    colours = np.stack([GREY * 257] * 3, axis=2)
+    _require_film(formats.dicom(tmp_path / "a.dcm", FILM, pixels=colours, **COLOUR | {"bits": 16}))

@@ -173,7 +173,8 @@ def test_frontal_views_are_read(view: str) -> None:
     _each(
         "CHEST PA AND LATERAL|CHEST PA/LAT|Chest 2V PA+LAT|CHEST (PA AND LAT)|"
         "CHEST 2 VIEWS AND LAT|Thorax p.a. und seitlich|Torax PA e perfil|FACE ET PROFIL|"
-        "TORAX AP Y LATERAL|BILATERAL LUNGS|LATIN AMERICA CHEST|LATERALITY: U|PLATE 3|COLLATERAL|Thorax 2 Ebenen"
+        "TORAX AP Y LATERAL|BILATERAL LUNGS|LATIN AMERICA CHEST|LATERALITY: U|PLATE 3|"
+        "COLLATERAL|Thorax 2 Ebenen"
     ),
 )
 def test_a_description_of_several_views_or_of_none_decides_nothing(
@@ -251,12 +252,8 @@ def test_tags_are_whole_in_every_character_set(tmp_path: Path, charset: str | No
         ImageType=["ORIGINAL", "PRIMARY"],
         RescaleSlope="1.50",
     )
-    if charset is None:  # UTF-8 without a word about it
-        stored = pydicom.dcmread(path)
-        raw = path.read_bytes()
-        place = raw.index(b"ISO_IR 192")
-        path.write_bytes(raw[:place] + b"ISO_IR 100" + raw[place + 10 :])
-        del stored
+    if charset is None:  # UTF-8 in a file that claims another character set
+        path.write_bytes(path.read_bytes().replace(b"ISO_IR 192", b"ISO_IR 100"))
     keywords = ["PatientName", "OtherPatientNames", "ImageType", "RescaleSlope", "PatientAge"]
     found = list(dicom.tags(path, keywords).values())
     assert found == [name, "Doe^Jane\\Roe^Jane", "ORIGINAL\\PRIMARY", "1.50", ""]
@@ -268,15 +265,13 @@ def test_pydicom_is_never_heard_on_threads(tmp_path: Path) -> None:
         path = formats.dicom(tmp_path / f"{number}.dcm", FILM, BodyPartExamined="CHEST SECRET")
         path.write_bytes(path.read_bytes().replace(b"CHEST SECRET", b"Chest s\xe9cret"))
     code = """
-import sys, warnings
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from lib.images.decode import read_grey
-before = list(warnings.filters)
 with ThreadPoolExecutor(4) as pool:
     list(pool.map(lambda path: read_grey(path, 32), sorted(Path(sys.argv[1]).glob("*.dcm")) * 5))
 import pydicom
-assert warnings.filters[-len(before):] == before or set(before) <= set(warnings.filters)
 pydicom.dcmread(next(Path(sys.argv[1]).glob("*.dcm"))).BodyPartExamined
 """
     done = subprocess.run(
@@ -284,6 +279,5 @@ pydicom.dcmread(next(Path(sys.argv[1]).glob("*.dcm"))).BodyPartExamined
         env=environment(),
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert done.stdout + done.stderr == ""
+    assert (done.stdout + done.stderr, done.returncode) == ("", 0)
