@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from lib.network.numerics import softmax
+from lib.prediction.classes import WHO_TUBERCULOSIS
 
 COVERAGE = 0.90  # share of films whose true class shall be in the conformal set
-SENSITIVITY = (
-    0.90  # WHO's minimum for a tuberculosis screening test, at a specificity of at least 0.70
-)
+SENSITIVITY = WHO_TUBERCULOSIS.sensitivity  # of the stored thresholds
 OUTLIERS = 0.02  # share of validation films that each test of strangeness may flag
 REFERENCES = 512  # validation films that are kept to compare others with
 NEIGHBOURS = 3
