@@ -295,8 +295,9 @@ def predict_baselines(request: Request, films: "EvaluationSet") -> "pd.DataFrame
     if request.baselines:
         compute = baselines.Compute(request.seed, request.cores, request.readers)
         table = baselines.predict_baselines(films, compute)
-    rows = table.to_dict("records")
-    atomic.write_csv(request.folder / "baselines.csv", list(table.columns), rows)
+    columns = list(table.columns)
+    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
+    atomic.write_csv(request.folder / "baselines.csv", columns, rows)
     return table
 
 

@@ -56,16 +56,18 @@ def compare_scores(first: LabelledPredictions, second: LabelledPredictions, seed
     point = difference(scoring.once(len(first)))
     resampled = bootstrap(first.groups, difference, seed)
 
-    def estimate(name: str, *number: int) -> Estimate:
-        column = (slice(None), *number)
-        return Estimate(known(point[name][(0, *number)]), interval(resampled[name][column]))
+    def overall(name: str) -> Estimate:
+        return Estimate(known(point[name][0]), interval(resampled[name]))
+
+    def of_class(name: str, number: int) -> Estimate:
+        return Estimate(known(point[name][0, number]), interval(resampled[name][:, number]))
 
     return Scores(
-        **{name: estimate(name) for name in scoring.OVERALL},
+        **{name: overall(name) for name in scoring.OVERALL},
         per_class={
             name: ClassScores(
                 films=int((first.targets == number).sum()),
-                **{score: estimate(score, number) for score in scoring.PER_CLASS},
+                **{score: of_class(score, number) for score in scoring.PER_CLASS},
             )
             for number, name in enumerate(first.classes)
         },

@@ -1,7 +1,7 @@
 """Plots: each function draws one on a matplotlib Axes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -143,10 +143,12 @@ def tidy(axes: Axes) -> None:
     axes.grid(alpha=0.25)
 
 
-def _add_legend(axes: Axes, place: str, classes: Sequence[str]) -> None:
+def _add_legend(
+    axes: Axes, place: Literal["lower left", "lower right"], classes: Sequence[str]
+) -> None:
     """A legend if there is any curve: matplotlib warns about an empty one."""
     if axes.get_legend_handles_labels()[0]:
-        size = "small" if len(classes) > FEW_CLASSES else None
+        size = "small" if len(classes) > FEW_CLASSES else mpl.rcParams["legend.fontsize"]
         colour = mpl.rcParams["text.color"]
         axes.legend(frameon=False, loc=place, labelcolor=colour, fontsize=size)
 
