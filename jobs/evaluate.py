@@ -1,11 +1,11 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
 from lib.dataset.manifest import read_split_digest
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from lib.evaluation.films import EvaluationSet, LabelledFilm
     from lib.evaluation.results import Evaluation, ScoredModel
     from lib.network.artifact import ModelManifest
-    from lib.prediction.prediction import Prediction
     from lib.prediction.predictor import Predictor
-    from lib.prediction.triage import Judge
+    from lib.prediction.triage import Triage
 
 
 def evaluate(
@@ -119,7 +118,7 @@ def evaluate(
             predictions,
             predict_baselines(request, films),
             scored.identity,
-            scored.judge.calibration,
+            scored.triage.calibration,
             options,
             earlier,
         )
@@ -182,7 +181,7 @@ class Scored:
     """A model that is ready to predict."""
 
     predictor: "Predictor"
-    judge: "Judge"
+    triage: "Triage"
 
     @property
     def manifest(self) -> "ModelManifest":
@@ -211,7 +210,7 @@ def model_to_score(request: Request) -> Iterator[Scored]:
         JobError: no model, or one of another backbone.
     """
     from lib.prediction.predictor import Predictor
-    from lib.prediction.triage import Judge
+    from lib.prediction.triage import Triage
 
     with TemporaryDirectory() as scratch:
         folder = request.model or request.runs_dir / "model"
@@ -225,7 +224,7 @@ def model_to_score(request: Request) -> Iterator[Scored]:
                 f"{folder} holds {card.backbone}, but --backbone is {request.backbone}. "
                 f"Train {request.backbone}, or leave the flag out."
             )
-        yield Scored(predictor, Judge.of(folder, card.calibration))
+        yield Scored(predictor, Triage.of(folder, card))
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
@@ -278,10 +277,15 @@ def earlier_predictions(
 def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
     """Write predictions.csv, one row per film, and read it again."""
     from lib.evaluation.predictions import read_predictions
+    from lib.prediction.rows import RowSchema, row_of
 
     files = [film.file for film in films.films]
+    schema = RowSchema(scored.manifest.classes, probability_format=".9g")
     answers = console.track(scored.predictor.predict(files), "test films", len(files))
-    rows = [_row(film, answer, scored) for film, answer in zip(films.films, answers, strict=True)]
+    rows = []
+    for film, answer in zip(films.films, answers, strict=True):
+        row = row_of(film.name, answer, scored.triage, scored.manifest.name)
+        rows.append(_labelled(film, schema.cells(row)))
     table = request.folder / "predictions.csv"
     atomic.write_csv(table, list(rows[0]), rows)
     return read_predictions(table)
@@ -368,28 +372,17 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     export.write_model(folder, checkpoint, network, [], cores)
 
 
-def _row(film: "LabelledFilm", answer: "Prediction", scored: Scored) -> dict[str, Any]:
-    from lib.prediction.maps import share_outside_lungs
-
-    classes = scored.manifest.classes
-    reasons = scored.judge.reasons(answer, classes)
-    columns = ["prediction", "confidence", *(f"prob_{name}" for name in classes)]
-    values, outside = [""] * len(columns), ""
-    if answer.probabilities is not None:
-        best = int(answer.probabilities.argmax())
-        numbers = (answer.probabilities[best], *answer.probabilities)
-        values = [classes[best], *(f"{float(number):.9g}" for number in numbers)]
-        outside = f"{share_outside_lungs(answer.maps, best):.3f}"
+def _labelled(film: "LabelledFilm", cells: Mapping[str, str]) -> dict[str, str]:
+    """A row of predictions.csv: the film's own columns among the cells of its prediction."""
+    label = {"path": film.name, "label": film.label}
+    origin = {"group": film.group, "source": film.source}
+    behind = ("needs_review", "reasons", "outside_lungs", "error")
+    before = [name for name in cells if name not in (*behind, "path", "model")]
     return {
-        "path": film.name,
-        "label": film.label,
-        **dict(zip(columns, values, strict=True)),
-        "group": film.group,
-        "source": film.source,
-        "needs_review": bool(reasons),
-        "reasons": "; ".join(reasons),
-        "outside_lungs": outside,
-        "error": answer.film.error,
+        **label,
+        **{name: cells[name] for name in before},
+        **origin,
+        **{name: cells[name] for name in behind},
     }
 
 
