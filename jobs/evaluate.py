@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lib.evaluation.films import EvaluationSet, LabelledFilm
     from lib.evaluation.results import Evaluation, ScoredModel
     from lib.network.artifact import ModelManifest
+    from lib.prediction.calibration import Calibration
     from lib.prediction.predictor import Predictor
     from lib.prediction.triage import Triage
 
@@ -107,22 +108,18 @@ def evaluate(
         readers=workers or usable_cores(cpus),
     )
     request.check()
-    from lib.evaluation import evaluation as scoring
+    from lib.evaluation import evaluation as engine
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
         films = films_to_score(request, scored.manifest)
         options = options_of(request, scored.manifest)
         earlier = earlier_predictions(request, films, scored.manifest)
         predictions = predict(request, films, scored)
-        evaluation = scoring.evaluate(
-            predictions,
-            predict_baselines(request, films),
-            scored.identity,
-            scored.triage.calibration,
-            options,
-            earlier,
+        beside = predict_baselines(request, films)
+        evaluation = engine.evaluate(
+            predictions, beside, scored.identity, scored.calibration, options, earlier
         )
-        write_all(request, evaluation, options, predictions, films, scored)
+        write_all(request, evaluation, predictions, films, scored)
     return print_results(request, evaluation)
 
 
@@ -187,6 +184,11 @@ class Scored:
     def manifest(self) -> "ModelManifest":
         """What model.json holds."""
         return self.predictor.card
+
+    @property
+    def calibration(self) -> "Calibration | None":
+        """What validation films taught; None: the model was made without them."""
+        return self.triage.calibration
 
     @property
     def identity(self) -> "ScoredModel":
@@ -308,41 +310,26 @@ def predict_baselines(request: Request, films: "EvaluationSet") -> "pd.DataFrame
 def write_all(
     request: Request,
     evaluation: "Evaluation",
-    options: "Options",
     predictions: "pd.DataFrame",
     films: "EvaluationSet",
     scored: Scored,
 ) -> None:
-    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
+    """Write everything beside the tables, metrics.json last."""
     from lib.dataset.audit import audit
-    from lib.evaluation.operating_point import threshold_table
-    from lib.evaluation.predictions import LabelledPredictions
-    from lib.reports import figures, pages
+    from lib.reports import evaluation_files
+    from lib.reports.pages import Study
 
-    folder = request.folder
-    (folder / "thresholds.csv").unlink(missing_ok=True)  # may be of another class
-    if evaluation.operating_point:
-        labelled = LabelledPredictions.of(predictions)
-        rows = threshold_table(labelled, options.positive, options.prevalences)
-        atomic.write_csv(folder / "thresholds.csv", list(rows[0]), rows)
-    figures.confusion(evaluation, folder / "confusion.png")
-    figures.roc(predictions, evaluation, folder / "roc.png")
-    overview = folder / "overview.png"
-    figures.overview(predictions, evaluation, films.folder, overview, request.seed)
-    study = pages.Study(
+    study = Study(
         evaluation=evaluation,
         predictions=predictions,
         audit=audit(films.manifest),
         manifest=scored.manifest,
-        films=films.folder,
-        raw=films.raw,
+        films=films,
         runs=request.runs_dir,
         predict=lambda paths: list(scored.predictor.predict(paths)),
         seed=request.seed,
     )
-    pages.write_report(request.report, study)
-    pages.write_model_card(request.model_card, study)
-    atomic.write_json(folder / "metrics.json", evaluation.to_json())
+    evaluation_files.write_all(study, request.folder, request.report, request.model_card)
 
 
 def print_results(request: Request, evaluation: "Evaluation") -> int:

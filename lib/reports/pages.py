@@ -13,6 +13,7 @@ from markupsafe import Markup
 from lib.dataset.audit import Audit
 from lib.dataset.manifest import FilmRecord
 from lib.evaluation.baselines import BASELINES
+from lib.evaluation.films import EvaluationSet
 from lib.evaluation.results import Evaluation
 from lib.evaluation.scoring import PER_CLASS
 from lib.images.decode import ANY_SIZE, read_grey
@@ -54,8 +55,7 @@ class Study:
     predictions: pd.DataFrame
     audit: Audit
     manifest: ModelManifest
-    films: Path  # folder that the table's paths start from
-    raw: Path  # folder that the audit's paths start from
+    films: EvaluationSet
     runs: Path  # where the phases of training lie
     predict: Predict  # for the maps of the films that are shown
     seed: int
@@ -89,8 +89,8 @@ def write_report(path: Path, study: Study) -> None:
     contradictions = [found.films[:2] for found in audit.contradictions[:PAIRS_SHOWN]]
     content = _words_of(study) | {
         "sections": SECTIONS,
-        "contradictory_films": [_pair(a, b, study.raw) for a, b in contradictions],
-        "near_films": [_pair(a, b, study.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]],
+        "contradictory_films": [_pair(a, b, study.films.raw) for a, b in contradictions],
+        "near_films": [_pair(a, b, study.films.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]],
         "worst": _shown(wrong.head(FILMS_SHOWN), study),
         "sample": _shown(sample, study),
         "outside": {
@@ -154,7 +154,7 @@ def _phase(folder: Path) -> TrainingPhase:
 
 
 def _shown(rows: pd.DataFrame, study: Study) -> list[ShownFilm]:
-    predictions = study.predict([study.films / path for path in rows["path"]])
+    predictions = study.predict([study.films.folder / path for path in rows["path"]])
     shown = []
     for (_, row), prediction in zip(rows.iterrows(), predictions, strict=True):
         if prediction.logits is None:
