@@ -294,11 +294,11 @@ def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.Dat
 
 
 def predict_baselines(request: Request, films: "EvaluationSet") -> "pd.DataFrame":
-    """Write baselines.csv; without rows where --nobaselines is given."""
+    """Write baselines.csv; without rows where none is wanted or there is no training film."""
     from lib.evaluation import baselines
 
     table = baselines.no_baselines()
-    if request.baselines:
+    if request.baselines and films.training:
         compute = baselines.Compute(request.seed, request.cores, request.readers)
         table = baselines.predict_baselines(films, compute)
     columns = list(table.columns)

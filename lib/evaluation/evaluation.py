@@ -95,7 +95,8 @@ def score_sources(
     answered = predictions[predictions["prediction"].ne("")]
     table = answered.reset_index(drop=True)
     is_right = pd.DataFrame(
-        {name: table["label"].eq(pd.Series(classes)) for name, classes in by_baseline.items()}
+        {name: table["label"].eq(pd.Series(classes)) for name, classes in by_baseline.items()},
+        index=table.index,
     )
     known = table[table["source"].ne(UNKNOWN)]
     return tuple(
