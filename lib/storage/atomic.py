@@ -1,8 +1,11 @@
-"""Files that are whole or absent, folders that are swapped in one step, locks that die with their
-holder.
+"""Files and folders that are whole or absent, after a kill and after a power loss; and locks.
+
+The order is always the same: write beside the final name, fsync what was written, rename, fsync the
+parent folder. A rename that reaches the disk before the content leaves a torn file.
 """
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -23,27 +26,50 @@ PARTIAL = ".partial"  # suffix of everything unfinished: safe to delete when no 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing; it takes the name only when the block ends
-    without an error.
+    """Open a temporary file beside `path`; it takes the name once the block ends without an error.
+
+    Content and name are on the disk when this returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(
-        f".{secrets.token_hex(8)}{PARTIAL}"
-    )  # short: the name itself may be as long as names get
+    # A short name: that of `path` may be as long as the file system allows.
+    partial = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
     try:
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Write the names in `folder` to the disk; file systems that cannot do so are left alone."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(number)
+
+
+def sync_tree(folder: Path) -> None:
+    """Write every file below `folder`, and every folder itself, to the disk: the deepest first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; characters that UTF-8 cannot hold (raw bytes of odd file names) become backslash
-    escapes.
-    """
+    """Write UTF-8; raw bytes of odd file names become backslash escapes."""
     with whole_file(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
@@ -84,13 +110,12 @@ def copy_file(source: Path, target: Path) -> None:
     stat = source.stat()
     with whole_file(target) as out, open(source, "rb") as file:
         shutil.copyfileobj(file, out, 1 << 20)
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        out.flush()
+        os.utime(out.fileno(), ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard link, or copy where the file system cannot link (another device, no support, no
-    permission).
-    """
+    """Hard link, or copy where the file system cannot link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -99,14 +124,18 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def swap_folder(new: Path, final: Path) -> None:
-    """Put the finished folder `new` in the place of `final`, then delete the folder or file that
-    stood there.
+    """Put the finished folder `new` in the place of `final`, then delete what stood there.
+
+    Everything below `new` is on the disk before it takes the name, and the name is on the disk
+    before the old content is deleted.
     """
     old = hidden_neighbour(final, f"old{PARTIAL}")
     _delete(old)
+    sync_tree(new)
     if os.path.lexists(final):
         os.rename(final, old)
     os.rename(new, final)
+    sync_folder(final.parent)
     _delete(old)
 
 
@@ -118,9 +147,7 @@ def _delete(path: Path) -> None:
 
 
 def copy_folder(source: Path, final: Path) -> None:
-    """Put a copy of the flat folder `source`, linked where possible, in the place of `final`, whole
-    or not at all.
-    """
+    """Put a copy of the flat folder `source` in the place of `final`, by hard links if possible."""
     partial = final.with_name(f".{final.name}.new{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     for path in source.iterdir():
@@ -133,11 +160,11 @@ def recover_folder(final: Path) -> None:
     old = hidden_neighbour(final, f"old{PARTIAL}")
     if os.path.lexists(old) and not os.path.lexists(final):
         os.rename(old, final)
+        sync_folder(final.parent)
 
 
 def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
-    """Refuse before the work when the disk of `folder` lacks `bytes_needed` and a reserve of 200
-    MB.
+    """Refuse before the work if the disk of `folder` lacks `bytes_needed` plus 200 MB.
 
     Raises:
         JobError: names what is needed, what is free and where.
@@ -153,18 +180,17 @@ def require_room(folder: Path, bytes_needed: int, purpose: str) -> None:
 
 def hidden_neighbour(path: Path, ending: str) -> Path:
     """`.NAME.ending` beside `path`; a digest stands for a name that leaves no room for it."""
-    name = (
-        path.name
-        if len(os.fsencode(path.name)) <= 200
-        else hashlib.sha256(os.fsencode(path.name)).hexdigest()
-    )
+    name, encoded = path.name, os.fsencode(path.name)
+    if len(encoded) > 200:
+        name = hashlib.sha256(encoded).hexdigest()
     return path.with_name(f".{name}.{ending}")
 
 
 @contextmanager
 def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
-    """Hold the lock file `folder`/`name` while the block runs. The kernel releases it when the
-    holder dies, however.
+    """Hold the lock file `folder`/`name` while the block runs.
+
+    The kernel releases the lock however the holding process ends.
 
     Raises:
         LockedError: another process holds it (exit 75).
@@ -191,9 +217,7 @@ def lock_of(file: Path) -> AbstractContextManager[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the unfinished files that killed runs left in `folder`. Call it while holding the
-    folder's lock.
-    """
+    """Delete temporary files that killed runs left in `folder`, whose lock the caller holds."""
     for path in folder.glob(f".*{PARTIAL}"):
         if path.is_file():
             path.unlink(missing_ok=True)
@@ -205,7 +229,11 @@ OWNER_HINT = (
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` with its parents, or say what keeps us from it."""
+    """Create `folder` with its parents.
+
+    Raises:
+        JobError: it cannot be created; says why.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

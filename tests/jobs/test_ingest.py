@@ -276,7 +276,7 @@ def test_killed_and_run_again_it_ends_as_if_never_killed(
         "    if len(calls) == 40: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*args)\n"
         f"module.{name} = counted\n"
-        "from jobs import ingest; from lib.run import flags; cli.run(ingest.ingest)"
+        "from jobs import ingest; from lib.run import execute; execute.run(ingest.ingest)"
     )
     argv = ["--dataset", f"folder:{new}", "--data_dir", str(tmp_path / "killed"), *LITE0]
     killed = subprocess.run([sys.executable, "-c", program, *argv], env=environment(), check=False)

@@ -13,6 +13,7 @@ from lib.network import backbones, weights
 from lib.network.backbones import BACKBONES, Backbone
 from lib.network.torchvision import torchvision
 from lib.run.errors import JobError
+from lib.storage.atomic import sha256_of
 from tests.conftest import environment
 
 LITE0 = BACKBONES["efficientnet_lite0"]
@@ -122,13 +123,13 @@ def test_a_download_is_taken_only_with_the_published_digest(
     with pytest.raises(JobError, match="invalid hash value"):
         weights.bring_weights(row, tmp_path / "cache")
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
-    right = dataclasses.replace(row, sha256=backbones.sha256_of(tmp_path / "served.pth")[:8])
+    right = dataclasses.replace(row, sha256=sha256_of(tmp_path / "served.pth")[:8])
     assert weights.bring_weights(right, tmp_path / "cache").exists()
 
 
 def test_no_network_names_the_ways_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        backbones, "_published_url", lambda _: "http://127.0.0.1:9/resnet18-f37072fd.pth"
+        weights, "_published_url", lambda _: "http://127.0.0.1:9/resnet18-f37072fd.pth"
     )
     with pytest.raises(JobError, match=r"--weights FILE[\s\S]*efficientnet_lite0"):
         weights.bring_weights(BACKBONES["resnet18"], tmp_path)

@@ -14,7 +14,7 @@ from lib.network import backbones, checkpoints, export, weights
 from lib.network.artifact import ModelManifest
 from lib.network.backbones import BACKBONES, to_input
 from lib.network.checkpoints import Checkpoint
-from lib.network.graph import Graph
+from lib.network.graph import Graph, native_precision
 from lib.network.numerics import softmax
 from lib.run.errors import JobError
 
@@ -110,7 +110,7 @@ def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
     assert (
         np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() <= 1e-4 * np.abs(logits).max()
     )  # an exact account
-    if graph.native_precision() == "bf16":
+    if native_precision() == "bf16":
         assert card.bf16 is not None
         assert card.bf16.films == 6
 

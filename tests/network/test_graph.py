@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lib.images.decode import read_grey
-from lib.network import backbones, checkpoints, graph
+from lib.network import artifact, backbones, checkpoints, graph
 from lib.network.artifact import Agreement, ModelManifest
 from lib.network.backbones import to_input
 from lib.network.graph import Graph
@@ -131,14 +131,14 @@ def _card(shift: float | None) -> ModelManifest:
 
 
 def test_auto_takes_bf16_only_where_cpu_and_model_bear_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "native_precision", lambda: "bf16")
+    monkeypatch.setattr(artifact, "native_precision", lambda: "bf16")
     assert [_card(shift).precision("auto") for shift in (0.001, 0.02, None)] == [
         "bf16",
         "fp32",
         "fp32",
     ]
     assert _card(None).precision("bf16") == "bf16"
-    monkeypatch.setattr(graph, "native_precision", lambda: "fp32")
+    monkeypatch.setattr(artifact, "native_precision", lambda: "fp32")
     assert _card(0.001).precision("auto") == "fp32"
 
 
@@ -204,8 +204,8 @@ def test_softmax_of_large_logits_is_finite() -> None:
 def test_prediction_needs_neither_torch_nor_timm(chain: Path, tmp_path: Path) -> None:
     film(tmp_path / "in" / "a.png")
     code = (
-        "import sys; from jobs.predict_batch import predict_batch; from lib.run import flags; "
-        "code = cli.execute(predict_batch, sys.argv[1:]); "
+        "import sys; from jobs.predict_batch import predict_batch; from lib.run import execute; "
+        "code = execute.execute(predict_batch, sys.argv[1:]); "
         "assert not {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules); sys.exit(code)"
     )
     argv = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "x.csv"), *dirs(chain)[2:]]

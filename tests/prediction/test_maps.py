@@ -22,8 +22,8 @@ def test_no_evidence_is_no_share() -> None:
 
 
 def test_what_all_classes_share_is_no_evidence() -> None:
-    classes = np.random.default_rng(0).normal(size=(3, 7, 7)).astype(np.float32)
-    assert maps.evidence(classes + 7.0, 2) == pytest.approx(maps.evidence(classes, 2), abs=1e-5)
+    drawn = np.random.default_rng(0).normal(size=(3, 7, 7)).astype(np.float32)
+    assert maps.evidence(drawn + 7.0, 2) == pytest.approx(maps.evidence(drawn, 2), abs=1e-5)
 
 
 def test_the_overlay_is_orange_where_the_evidence_is_and_the_film_elsewhere() -> None:

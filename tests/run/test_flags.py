@@ -213,7 +213,7 @@ def test_kwargs_are_a_programming_error() -> None:
 
 def test_a_typo_answers_without_importing_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from jobs import train; from lib.run import flags\n"
+        "import sys; from jobs import train; from lib.run import execute\n"
         "code = execute.execute(train.train, ['--phase', 'b', '--epoch', '3'])\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "sys.exit(code)"
@@ -245,11 +245,11 @@ def test_a_signal_that_was_held_back_is_raised_at_the_end_of_the_block_at_the_la
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_job_with_their_code(tmp_path: Path, number: int, code: int) -> None:
     program = (
-        "import time, pathlib; from lib.run import flags\n"
+        "import time, pathlib; from lib.run import execute\n"
         "def job() -> int:\n"
         "    '''Wait.'''\n"
         "    pathlib.Path('started').touch(); time.sleep(60); return 0\n"
-        "cli.run(job)"
+        "execute.run(job)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -275,7 +275,7 @@ def test_a_signal_does_not_interrupt_the_import_of_torch(monkeypatch: pytest.Mon
         os.kill(os.getpid(), signal.SIGTERM)
         ended.append(name)
 
-    monkeypatch.setattr(flags.importlib, "import_module", import_module)
+    monkeypatch.setattr(signals.importlib, "import_module", import_module)
     with pytest.raises(StoppedBySignal):
         signals.import_torch()
     assert ended == ["torch"]

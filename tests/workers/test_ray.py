@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs import train
+from lib.workers import ray
 from lib.workers.ray import Shipped, chunks_of
 from tests.conftest import film, predict, run
 
@@ -21,8 +22,8 @@ def test_chunks_cover_everything_once_and_keep_every_worker_busy(count: int, wor
 def test_a_shipped_folder_is_whole_on_every_node_and_mended_when_it_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setattr(ray, "get", lambda files: files)
+    library = pytest.importorskip("ray")
+    monkeypatch.setattr(library, "get", lambda files: files)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     files = {"model.json": b"{}", "fp32.bin": b"weights"}
     shipped = Shipped(ray._digest_of(files), files)
