@@ -107,19 +107,18 @@ def test_a_perfect_model_keeps_a_bound_drawn_from_its_smallest_class_and_is_not_
 
 
 def test_a_handful_of_patients_has_no_interval() -> None:
-    answers = draw(40, 6, per_group=10)
-    assert intervals.estimate_scores(answers, 0).accuracy.interval is None
+    films = draw(40, 6, per_group=10)
+    assert intervals.estimate_scores(films, 0).accuracy.interval is None
 
 
 def test_films_of_one_patient_do_not_narrow_the_interval() -> None:
     def width(per_group: int) -> float:
-        answers = draw(300 // per_group, 1)
+        films = draw(300 // per_group, 1)
         repeated = LabelledPredictions(
-            *(
-                np.repeat(values, per_group, axis=0)
-                for values in (answers.targets, answers.predicted, answers.probabilities)
-            ),
-            np.repeat(answers.groups, per_group),
+            np.repeat(films.targets, per_group),
+            np.repeat(films.predicted, per_group),
+            np.repeat(films.probabilities, per_group, axis=0),
+            np.repeat(films.groups, per_group),
             CLASSES,
         )
         low, high = intervals.estimate_scores(repeated, 0).accuracy.interval or (0, 0)
@@ -129,8 +128,8 @@ def test_films_of_one_patient_do_not_narrow_the_interval() -> None:
 
 
 def test_shuffled_labels_give_intervals_that_cover_chance() -> None:
-    answers = draw(600, 2, skill=0.0)
-    found = intervals.estimate_scores(answers, 0)
+    films = draw(600, 2, skill=0.0)
+    found = intervals.estimate_scores(films, 0)
     for name in CLASSES:
         low, high = found.per_class[name].auroc.interval or (1, 0)
         assert low < 0.5 < high
@@ -154,9 +153,9 @@ def test_the_difference_of_a_run_with_itself_is_nothing_and_of_a_better_one_is_s
 
 
 def test_a_class_without_films_has_no_interval() -> None:
-    answers = draw(50, 4)
+    films = draw(50, 4)
     without = LabelledPredictions(
-        np.zeros(50, int), answers.predicted, answers.probabilities, answers.groups, CLASSES
+        np.zeros(50, int), films.predicted, films.probabilities, films.groups, CLASSES
     )
     found = intervals.estimate_scores(without, 0)
     assert found.per_class["B"].recall.interval is None
