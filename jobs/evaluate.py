@@ -190,7 +190,7 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     from lib.network import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)
-    network = backbones.build(checkpoint.row, len(checkpoint.classes))
+    network = backbones.build(checkpoint.architecture, len(checkpoint.classes))
     network.load_state_dict(checkpoint.state)
     export.write_model(folder, checkpoint, network, [], cores)
 

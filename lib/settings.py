@@ -5,8 +5,10 @@ environment.
 """
 
 from pathlib import Path
+from typing import get_args
 
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run.flags import Setting
 
 DATA_DIR = Setting(
@@ -62,7 +64,7 @@ CACHE_GB = Setting(
 )
 PRECISION = Setting(
     "numbers the compiled graphs compute in; auto: bf16 where the CPU has it and answers agree, else fp32",
-    choices=("auto", "fp32", "bf16"),
+    choices=get_args(PrecisionChoice),
     env="PRECISION",
     default="auto",
 )
