@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import film
 from tests.docker.conftest import CALLER, PROJECT, Compose, wait_for
 from tests.docker.test_services import JOBS, chain
-from tests.test_logs import lines_of
+from tests.run.test_logs import lines_of
 
 pytestmark = pytest.mark.engine
 __all__ = ["chain"]  # the fixture

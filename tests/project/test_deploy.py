@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import film
-from tests.test_logs import lines_of
+from tests.run.test_logs import lines_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]

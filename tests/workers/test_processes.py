@@ -94,7 +94,7 @@ def test_idle_workers_that_are_killed_are_replaced() -> None:
 
 def test_workers_die_with_a_job_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, tests.test_isolation as t\n"
+        "import sys, tests.workers.test_processes as t\n"
         "for pid in t.map_isolated(t._pid, t._lost, range(10**9), 2, 10): print(pid, flush=True)"
     )
     job = subprocess.Popen(
