@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lib import settings
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
@@ -57,7 +58,7 @@ def evaluate(
     baselines: Annotated[
         bool, Flag("score what file metadata and a thumbnail alone would reach, beside the model")
     ] = True,
-    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,

@@ -11,6 +11,7 @@ from lib import settings
 from lib.images import buckets, dicom, inputs
 from lib.images.inputs import Place
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
@@ -95,7 +96,7 @@ def predict_batch(
         ),
     ] = None,
     cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
-    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     dicom_tags: Annotated[
         tuple[str, ...],
         Flag(

@@ -1,4 +1,4 @@
-"""The train job: Phase A trains the head on a frozen backbone, Phase B fine-tunes the last block."""
+"""The train job: Phase A trains the head on a frozen backbone, Phase B the last block as well."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -108,11 +108,12 @@ def train(
 
     The run can be stopped at any time (Ctrl-C, SIGTERM, kill -9): the same command continues it and
     ends with bit-identical weights. State is saved after every epoch, every minute and on a signal.
-    Changed settings start a new run; the folder of a finished one becomes runs/phase_<a|b>.previous.
+    Changed settings start a new run; the folder of a finished one becomes
+    runs/phase_<a|b>.previous.
 
     Refused before any work: --nofreeze_backbone with --fine_tune_last_block; --checkpoint_path
-    without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of another
-    backbone, other classes or another split; a class without training or validation films.
+    without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of
+    another backbone, other classes or another split; a class without training or validation films.
 
     Examples:
         python -m jobs.train --phase a

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lib.network.choices import Precision
 from lib.network.numerics import Floats, Grey
 from lib.network.openvino import core, ov
@@ -15,7 +13,6 @@ FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 Key = TypeVar("Key")
 Source = TypeVar("Source")
 Outputs = tuple[Floats, ...]  # one array per output of the graph
-_NOTHING = np.empty(0)
 
 
 def native_precision() -> Precision:

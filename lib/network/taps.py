@@ -49,7 +49,7 @@ def write_taps(
 
 
 def join(file: Path, output: int, tail: Any) -> Any:
-    """Connect `tail` to an output of the graph in `file`; the result's outputs are (logits, cut)."""
+    """Connect `tail` to an output of the graph in `file`; the outputs become (logits, cut)."""
     graph = core().read_model(file).clone()
     for user in tail.get_parameters()[0].output(0).get_target_inputs():
         user.replace_source_output(graph.results[output].input_value(0))

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lib.images.decode import ANY_SIZE
+from lib.images.files import FILE_SECONDS
 from lib.images.inputs import Place
 from lib.images.reader import Film, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.choices import Precision, PrecisionChoice
 from lib.network.graph import runtime_of_this_machine
 from lib.prediction.maps import overlay
 from lib.prediction.prediction import Prediction
@@ -23,7 +26,8 @@ from lib.prediction.triage import Triage
 from lib.run import console
 from lib.storage.stamp import Stamp
 from lib.workers.processes import Isolated
-from lib.workers.ray import Cluster, Shipped, chunks_of
+from lib.workers.ray import Cluster, chunks_of
+from lib.workers.shipped import Shipped
 
 FILMS_PER_CHUNK = 256  # that travel to a node of a cluster together
 Task = tuple[int, str, Stamp | None]  # a film's number, its name, and what the listing told of it
@@ -33,13 +37,13 @@ Task = tuple[int, str, Stamp | None]  # a film's number, its name, and what the 
 class Settings:
     """What decides a row besides the film and the model."""
 
-    precision: str
+    precision: PrecisionChoice
     operating_point: str = ""  # class that is called from its stored threshold on
     review_below: float = 0.0
     maps: bool = False  # draw where each answer comes from
     tags: tuple[str, ...] = ()  # DICOM keywords that become columns
-    max_pixels: int = 2**40
-    seconds: float = 20.0  # to read one film
+    max_pixels: int = ANY_SIZE
+    seconds: float = FILE_SECONDS  # to read one film
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class ClusterClassifier:
     def __exit__(self, *_: object) -> None:
         self._cluster.__exit__()
 
-    def _precision(self, wanted: str) -> str:
+    def _precision(self, wanted: PrecisionChoice) -> Precision:
         """ "auto" is bfloat16 where the model bears it and every node has it: one run has one
         precision.
         """

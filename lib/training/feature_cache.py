@@ -31,7 +31,7 @@ from lib.training.augmentation import augment
 from lib.training.films import FilmReader, LabelledFilm, Part
 from lib.training.machines import Machines
 from lib.training.plan import Augmentation
-from lib.workers.ray import Shipped
+from lib.workers.shipped import Shipped
 from lib.workers.threads import map_ordered
 
 SECONDS_BETWEEN_SYNCS = 10.0  # work that a kill costs at most

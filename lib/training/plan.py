@@ -1,4 +1,4 @@
-"""The configuration of a training run: phases, defaults, and which flags go together. Torch-free."""
+"""The configuration of a training run: phases, defaults, refused combinations. Torch-free."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -153,8 +153,8 @@ def plan_of(
 def _require_one_way_to_unfreeze(overrides: Overrides) -> None:
     if overrides.freeze_backbone is False and overrides.fine_tune_last_block:
         raise UsageError(
-            "--nofreeze_backbone already trains the whole network; --fine_tune_last_block unfreezes "
-            "one block of a frozen one. Give one of the two."
+            "--nofreeze_backbone already trains the whole network; --fine_tune_last_block "
+            "unfreezes one block of a frozen backbone. Give one of the two."
         )
 
 

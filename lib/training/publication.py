@@ -29,8 +29,8 @@ def publish(
 ) -> None:
     """Write curves and compiled model, copy checkpoint and model to runs/, mark the run finished.
 
-    `network` is given the best epoch's weights. `frozen_graphs` are those of its frozen layers: with
-    them only the trained layers are converted.
+    `network` receives the best epoch's weights. With `frozen_graphs`, those of its frozen layers,
+    only the trained layers are converted.
 
     Raises:
         JobError: the split changed during the training, or the compiled model does not agree with

@@ -66,9 +66,9 @@ def starting_weights(
     checkpoints.require_fit(path, start, plan.backbone, split.classes)
     if start.data_digest != split.digest:
         raise JobError(
-            f"{path} was trained on another split than Phase {plan.phase.upper()} would be: its training "
-            "films may be among the validation and test films now. Run Phase A on this split "
-            "first, or restore the split."
+            f"{path} was trained on another split than Phase {plan.phase.upper()} would be: its "
+            "training films may be among the validation and test films now. Run Phase A on this "
+            "split first, or restore the split."
         )
     console.say(
         f"starting from {path}: Phase {start.phase.upper()}, "
