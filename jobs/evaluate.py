@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from lib import settings
 from lib.dataset.manifest import read_split_digest
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
@@ -67,7 +68,7 @@ def evaluate(
     baselines: Annotated[
         bool, Flag("score file metadata alone and a thumbnail alone, beside the model")
     ] = True,
-    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -135,7 +136,7 @@ class Request:
     prevalences: tuple[float, ...]
     compare: Path | None
     baselines: bool
-    precision: str
+    precision: PrecisionChoice
     data_dir: Path
     runs_dir: Path
     seed: int
@@ -354,7 +355,7 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     from lib.network import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)
-    network = backbones.build(checkpoint.row, len(checkpoint.classes))
+    network = backbones.build(checkpoint.architecture, len(checkpoint.classes))
     network.load_state_dict(checkpoint.state)
     export.write_model(folder, checkpoint, network, [], cores)
 

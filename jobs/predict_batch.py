@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from lib import settings
 from lib.images.inputs import Inputs, inputs_of
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.prediction.request import PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
@@ -89,7 +90,7 @@ def predict_batch(
         ),
     ] = None,
     cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
-    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     dicom_tags: Annotated[
         tuple[str, ...],
         Flag(

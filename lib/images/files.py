@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-LARGEST_FILE = (
-    4 * 2**30
-)  # bytes; films of MAX_PIXELS take less, a sparse file of terabytes costs its sender nothing
+LARGEST_FILE = 4 * 2**30  # bytes; films of MAX_PIXELS are smaller, a sparse file can be terabytes
+MAX_PIXELS = 200_000_000  # a film of 14k x 14k; the default of --max_megapixels
+FILE_SECONDS = 20.0  # to decode one file; the default of --file_timeout
 TOO_LARGE_FILE = "file is larger than 4 GB, which no film is"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lib.images.inputs import Inputs
 from lib.images.reader import Film, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.choices import Precision
 from lib.network.graph import runtime_of_this_machine
 from lib.prediction.map_files import draw_map
 from lib.prediction.prediction import Prediction
@@ -20,7 +21,8 @@ from lib.run import console
 from lib.run.errors import JobError
 from lib.storage.stamp import Stamp
 from lib.workers.processes import Isolated
-from lib.workers.ray import Cluster, Node, Shipped, chunks_of
+from lib.workers.ray import Cluster, Node, chunks_of
+from lib.workers.shipped import Shipped
 
 FILMS_PER_CHUNK = 256  # films that travel to a node of a cluster together
 Task = tuple[int, str, Stamp | None]  # index and name of a film, and its stamp from the listing
@@ -175,7 +177,7 @@ class ClusterClassifier:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def _precision(self, nodes: Sequence[Node]) -> str:
+    def _precision(self, nodes: Sequence[Node]) -> Precision:
         """The precision of the whole run: "auto" is bf16 if the model and every node allow it."""
         if len({node.setup for node in nodes}) > 1:
             console.warn(

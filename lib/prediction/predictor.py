@@ -4,21 +4,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib.images.decode import ANY_SIZE
+from lib.images.files import FILE_SECONDS
 from lib.images.reader import Film, FilmReader, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.choices import PrecisionChoice
 from lib.network.graph import FILMS_PER_REQUEST, Graph, Source
 from lib.network.numerics import softmax
 from lib.prediction.prediction import Prediction
 from lib.workers.processes import Isolated, start_server
-
-FILE_SECONDS = 20.0  # to read one file: a damaged one can keep its decoder busy for ever
 
 
 class Predictor:
     """A model folder, compiled and ready for files."""
 
     def __init__(
-        self, folder: Path, precision: str, cores: int, readers: int, seconds: float = FILE_SECONDS
+        self,
+        folder: Path,
+        precision: PrecisionChoice,
+        cores: int,
+        readers: int,
+        seconds: float = FILE_SECONDS,
     ) -> None:
         """`precision` is "auto", "fp32" or "bf16"; `readers` is the number of decoding processes,
         `seconds` the time that one film may take them.

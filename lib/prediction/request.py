@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.images import buckets, dicom
+from lib.network.choices import PrecisionChoice
 from lib.run.errors import UsageError
 from lib.storage import atomic, tables
 from lib.workers.cores import usable_cores
@@ -16,7 +17,7 @@ from lib.workers.ray import check_address
 class PredictOptions:
     """What decides a row besides the film and the model."""
 
-    precision: str = "auto"  # "auto", "fp32" or "bf16"
+    precision: PrecisionChoice = "auto"
     operating_point: str = ""  # class that is predicted from its stored threshold on
     review_below: float = 0.0  # probability of the predicted class
     maps: bool = False  # draw a map of the evidence for each film
