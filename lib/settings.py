@@ -81,6 +81,11 @@ FILE_TIMEOUT = Setting(
     env="FILE_TIMEOUT",
     default=20.0,
 )
+FOLLOW_LINKS = Setting(
+    "follow symbolic links to folders and files elsewhere; each folder is entered once",
+    env="FOLLOW_LINKS",
+    default=False,
+)
 CLUSTER = Setting(
     "do the expensive part on a Ray cluster: auto on one of its machines, ray://HEAD:10001 from elsewhere",
     env="CLUSTER",
@@ -101,5 +106,6 @@ SETTINGS = (
     PRECISION,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
+    FOLLOW_LINKS,
     CLUSTER,
 )

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.dataset import provenance, split
+from lib.dataset import duplicates, provenance
+from lib.dataset.contradictions import Contradiction, accuracy_ceiling, find_contradictions
 from lib.dataset.manifest import FilmRecord
-from lib.dataset.split import Contradiction
 from lib.images.measure import LOW_CONTRAST
 
 INVERTED = -0.25  # likeness; of 1,426 real films none is below, of their negatives all but a few
@@ -42,12 +42,12 @@ class Audit:
 
 
 def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audit:
-    """Look through a manifest. `near` are the pairs of `split.near_duplicates` on its readable
+    """Look through a manifest. `near` are the pairs of `duplicates.near_duplicates` on its readable
     films, where known.
     """
     films = [record for record in records if record.status == "ok"]
-    contradictions = split.find_contradictions(films)
-    near = split.near_duplicates([film.dhash for film in films]) if near is None else near
+    contradictions = find_contradictions(films)
+    near = duplicates.near_duplicates([film.dhash for film in films]) if near is None else near
     pairs = [(films[first], films[second]) for first, second in near]
     pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
     sources: dict[str, dict[str, int]] = {}
@@ -64,7 +64,7 @@ def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audi
             len({_source_split(film) for film in found.films} - {""}) > 1
             for found in contradictions
         ),
-        ceiling=split.accuracy_ceiling(films, contradictions),
+        ceiling=accuracy_ceiling(films, contradictions),
         near_pairs=pairs,
         near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
         sources=dict(sorted(sources.items())),

@@ -92,7 +92,7 @@ class Folder:
         root = given.absolute()
         if not given.is_dir():
             return Folder(root.parent, [root.name], 0, None)
-        files, passed_over = find_files(root)
+        files, passed_over, _ = find_files(root)
         if files == [root]:
             raise JobError(
                 f"--input {given} cannot be listed. Who runs this job needs the right to read it and to enter it."

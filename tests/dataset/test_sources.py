@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lib.dataset import sources
-from lib.dataset.sources import FOLDER, Dataset, Source, locate, scan, source_and_patient
+from lib.dataset.collections import source_and_patient
+from lib.dataset.sources import FOLDER, Dataset, Source, locate, scan
 from lib.run.errors import JobError, UsageError
 
 
@@ -18,7 +19,7 @@ def _source(root: Path, *files: str, dataset: Dataset = FOLDER) -> Source:
 
 
 def _labels(source: Source, *classes: str) -> dict[str, str]:
-    return {film.origin: film.label for film in scan(source, classes)[0]}
+    return {film.origin: film.label for film in scan(source, classes).films}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_splits_of_the_source_are_merged(tmp_path: Path) -> None:
 
 
 def test_files_outside_class_folders_are_reported(tmp_path: Path) -> None:
-    _, outside = scan(_source(tmp_path, "README.md", "normal/a.png", "tb/b.png"))
-    assert outside == ["README.md"]
+    found = scan(_source(tmp_path, "README.md", "normal/a.png", "tb/b.png"))
+    assert found.outside == ["README.md"]
 
 
 def test_named_classes_are_taken_and_all_others_left(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_without_network_the_newest_complete_cached_version_is_used(
     source = locate("kaggle", tmp_path, 30, 0, 1)
     assert source.root == newest
     assert "cached copy" in capsys.readouterr().err
-    assert {film.label for film in scan(source)[0]} == {"NORMAL", "PNEUMONIA", "TUBERCULOSIS"}
+    assert {film.label for film in scan(source).films} == {"NORMAL", "PNEUMONIA", "TUBERCULOSIS"}
 
 
 def test_a_named_cached_version_needs_no_network(

@@ -266,7 +266,9 @@ def test_killed_and_run_again_it_ends_as_if_never_killed(
     old, new = make_films("old", normal=3, tb=3), make_films("new", normal=60, tb=60)
     assert _ingest(old, tmp_path / "killed") == 0
     before = _tree(tmp_path / "killed/raw")
-    target = {"copying": "lib.storage.atomic.copy_file", "measuring": "jobs.ingest._record"}[moment]
+    target = {"copying": "lib.storage.atomic.copy_file", "measuring": "lib.dataset.raw.record_of"}[
+        moment
+    ]
     module, name = target.rsplit(".", 1)
     program = (
         f"import os, signal, sys, importlib; module = importlib.import_module({module!r})\n"
