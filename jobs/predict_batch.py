@@ -105,6 +105,7 @@ def predict_batch(
     ] = (),
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
+    follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
@@ -153,7 +154,7 @@ def predict_batch(
             )
 
     from lib.prediction import classify
-    from lib.prediction.processed import Seen
+    from lib.prediction.processed import Seen, may_pass
     from lib.storage.journal import Journal
 
     cores = usable_cores(cpus)
@@ -172,7 +173,7 @@ def predict_batch(
         if incremental:
             held.enter_context(atomic.lock_of(incremental))
         place = inputs.place_of(
-            input, [path for path in (output, explain, report, incremental) if path]
+            input, [path for path in (output, explain, report, incremental) if path], follow_links
         )
         classifier: classify.Classifier | classify.ClusterClassifier
         if cluster:
@@ -217,7 +218,9 @@ def predict_batch(
                 journal.add(number, answer.stamp, classifier.schema.cells(answer.row))
             journal.publish(keep=incremental is not None)
             if seen:
-                seen.record(place)
+                rows_of_table = tables.rows(table)
+                failed = [from_cell(row["path"]) for row in rows_of_table if may_pass(row["error"])]
+                seen.record(place, failed)
             journal.remove()
         counts = _count(table)
         if report:

@@ -13,7 +13,7 @@ from lib.dataset.manifest import FilmRecord, read_manifest
 from lib.dataset.sources import Source
 from lib.images.files import (
     LARGEST_FILE,
-    LINK_LEADS_OUT,
+    NOT_FOLLOWED,
     TOO_LARGE_FILE,
     describe_non_file,
     leads_out,
@@ -238,7 +238,7 @@ def _stage_film(
     if planned.copy:
         atomic.link_or_copy(raw / planned.name, target)
     elif within and leads_out(path, within):
-        raise UnreadableFilmError(LINK_LEADS_OUT)
+        raise UnreadableFilmError(f"link leads out of the source and {NOT_FOLLOWED}")
     elif may_link:
         atomic.link_or_copy(path.resolve(), target)
     else:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 LARGEST_FILE = 4 * 2**30  # bytes; a film of MAX_PIXELS is smaller, a sparse file can be terabytes
 TOO_LARGE_FILE = "file is larger than 4 GB, which no film is"
-LINK_LEADS_OUT = "link leads out of the folder and is not followed (--follow_links follows links)"
+NOT_FOLLOWED = "is not followed (--follow_links follows links)"
 
 # Entries that operating systems, network storage and archivers leave beside a user's files.
 _SYSTEM_FOLDERS = {
@@ -68,7 +68,7 @@ def describe_non_file(path: Path) -> str:
     """Why something that is no regular file cannot be read."""
     if path.is_dir():
         if path.is_symlink():
-            return "link to a folder is not followed (--follow_links follows links)"
+            return f"link to a folder {NOT_FOLLOWED}"
         return "folder cannot be read"
     return "not a regular file" if path.exists() else "file not found (or a broken link)"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images import buckets
-from lib.images.files import LARGEST_FILE, find_files
+from lib.images.files import LARGEST_FILE, archive_refusal, find_files, unpack_command
 from lib.images.reader import FilmReader, Reader
-from lib.run.errors import JobError
+from lib.run.errors import JobError, UsageError
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
 
@@ -56,13 +56,13 @@ class Place(Protocol):
         """Paths that a machine must have to read the films."""
 
 
-def place_of(given: str, own: Sequence[Path]) -> Place:
+def place_of(given: str, own: Sequence[Path], follow_links: bool = False) -> Place:
     """The folder, film or bucket that `given` names. `own` are files and folders that the job
-    itself writes: no films.
+    itself writes: no films. `follow_links` enters links to folders and reads links that lead out.
 
     Raises:
         JobError: there is no such place, or it does not answer.
-        UsageError: as `buckets.check`.
+        UsageError: an archive, or as `buckets.check`.
     """
     buckets.check(given)
     if "://" in given:
@@ -70,7 +70,9 @@ def place_of(given: str, own: Sequence[Path]) -> Place:
     path = Path(given).expanduser()
     if not path.exists():
         raise JobError(f"--input {given} does not exist.")
-    return Folder.of(path, own)
+    if path.is_file() and (command := unpack_command(path)):
+        raise UsageError(archive_refusal(f"--input {given}", path, command))
+    return Folder.of(path, own, follow_links)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Folder:
     within: Path | None  # resolved folder that links must not lead out of
 
     @staticmethod
-    def of(given: Path, own: Sequence[Path]) -> "Folder":
+    def of(given: Path, own: Sequence[Path], follow_links: bool = False) -> "Folder":
         """A folder with all its subfolders, or a single file.
 
         Raises:
@@ -92,10 +94,11 @@ class Folder:
         root = given.absolute()
         if not given.is_dir():
             return Folder(root.parent, [root.name], 0, None)
-        files, passed_over, _ = find_files(root)
+        files, passed_over, _ = find_files(root, follow_links)
         if files == [root]:
             raise JobError(
-                f"--input {given} cannot be listed. Who runs this job needs the right to read it and to enter it."
+                f"--input {given} cannot be listed. "
+                "The user of this job needs the rights to read it and to enter it."
             )
         names = sorted(path.relative_to(root).as_posix() for path in files)
         places = [
@@ -108,7 +111,7 @@ class Folder:
             for name in names
             if not any(name == place or name.startswith(f"{place}/") for place in places)
         ]
-        return Folder(root, inputs, passed_over, root.resolve())
+        return Folder(root, inputs, passed_over, None if follow_links else root.resolve())
 
     def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
         return self.root / name

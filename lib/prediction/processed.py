@@ -1,7 +1,9 @@
-"""Which contents earlier runs have answered: what a run over a growing folder may pass over."""
+"""Contents that earlier runs have classified: a run over a growing folder skips them."""
 
+import errno
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,15 +12,34 @@ from lib.run.errors import JobError
 from lib.storage.stamp import Stamp
 from lib.workers.threads import map_ordered
 
+ATTEMPTS = 3  # runs that try a content whose failure may pass
 _TABLES = """
 CREATE TABLE IF NOT EXISTS contents (sha256 TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files (name BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    name BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (sha256 TEXT PRIMARY KEY, attempts INTEGER) WITHOUT ROWID;
 """
+_PASSING = (  # in the error of a row: time, memory, input and output
+    "took longer than",
+    "memory",
+    "changed while it was read",
+    "cannot be fetched",
+    *(
+        os.strerror(number)
+        for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY)
+    ),
+)
+
+
+def may_pass(error: str) -> bool:
+    """Whether the error of a row may be gone in the next run, with the same file."""
+    return any(words in error for words in _PASSING)
 
 
 class Seen:
-    """A database of digests. A file that has kept its name, size and time is not read again to know
-    its content.
+    """A database of digests.
+
+    A file that has kept its name, size and time is not read again to know its content.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,18 +73,34 @@ class Seen:
                     found.append(name)
         return found
 
-    def record(self, place: Place) -> None:
-        """Remember every file that `unseen` looked at and that has not changed since."""
+    def record(self, place: Place, failed: Collection[str] = ()) -> None:
+        """Remember every file that `unseen` looked at and that has not changed since.
+
+        `failed` are names whose failure may pass (`may_pass`): their contents stay unseen until
+        `ATTEMPTS` runs have failed.
+        """
         kept = [
             (_key(name), stamp.size, stamp.mtime_ns, digest)
             for name, (stamp, digest) in self._looked_at.items()
             if digest and place.stamp(name) == stamp
         ]
+        again = {self._looked_at[name][1] for name in failed if name in self._looked_at}
         with _explained(self.path), self._database:
             self._database.executemany(
-                "INSERT OR IGNORE INTO contents VALUES (?)", ((row[3],) for row in kept)
+                "INSERT INTO failures VALUES (?, 1) "
+                "ON CONFLICT (sha256) DO UPDATE SET attempts = attempts + 1",
+                ((digest,) for digest in again),
+            )
+            again &= {digest for (digest,) in self._unfinished()}
+            self._database.executemany(
+                "INSERT OR IGNORE INTO contents VALUES (?)",
+                ((row[3],) for row in kept if row[3] not in again),
             )
             self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", kept)
+
+    def _unfinished(self) -> Iterator[tuple[str]]:
+        query = "SELECT sha256 FROM failures WHERE attempts < ?"
+        yield from self._database.execute(query, (ATTEMPTS,))
 
     def _rows(self) -> Iterator[tuple[bytes, int, int, str]]:
         yield from self._database.execute("SELECT name, size, mtime_ns, sha256 FROM files")

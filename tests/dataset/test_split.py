@@ -1,6 +1,7 @@
 """Contradictions, groups and the draw."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,28 @@ def test_dhash_is_blind_to_size_and_exposure() -> None:
     first = dhash(image)
     second = dhash(Image.eval(image.resize((700, 700)), lambda value: int(value * 0.8)))
     assert (int(first, 16) ^ int(second, 16)).bit_count() <= duplicates.NEAR_DUPLICATE_BITS
+
+
+def _near(path: str, sha256: str, contrast: float = 40.0) -> FilmRecord:
+    return replace(_record(path, sha256, seed=7), contrast=contrast)
+
+
+def test_the_same_film_in_other_bytes_under_two_labels_is_a_contradiction_by_content() -> None:
+    films = [_near("A/1024", "x"), _near("B/256", "y"), _near("A/again", "z"), _record("B/other")]
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
+    by_content = contradictions.find_content_contradictions(films, pairs)
+    assert [[film.path for film in c.films] for c in by_content] == [
+        ["A/1024", "B/256"],
+        ["B/256", "A/again"],
+    ]
+    assert contradictions.find_contradictions(films) == []
+    assert contradictions.apply_policy(by_content, "keep:A") == {
+        "B/256": "contradiction: the same film in other bytes lies under A"
+    }
+    assert contradictions.count_labels(by_content) == {"A / B": 2}
+
+
+def test_blank_films_and_equal_bytes_are_no_contradictions_by_content() -> None:
+    films = [_near("A/1", "x", 1.0), _near("B/1", "y", 1.0), _near("A/2", "z"), _near("B/2", "z")]
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
+    assert contradictions.find_content_contradictions(films, pairs) == []
