@@ -1,6 +1,4 @@
-"""Contradictions: one film under two labels, by its bytes or by what it shows, and the policy that
-settles them.
-"""
+"""Contradictions: one film under two labels, by bytes or by content, and the policy for them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

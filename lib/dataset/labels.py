@@ -31,9 +31,7 @@ _CAMEL_MASK = re.compile(r"(?<=[a-z])Masks?$")  # leftMask, ManualMask
 
 @dataclass(frozen=True)
 class FoundFilm:
-    """A file below a class folder of a source. `origin` is its path within the source, with forward
-    slashes.
-    """
+    """A file below a class folder; `origin` is its path within the source, with `/`."""
 
     origin: str
     path: Path

@@ -1,6 +1,4 @@
-"""Patients of films: from the manifest, from a regular expression on paths, and advice on which
-folder of a layout names them.
-"""
+"""Patients of films: by name, by a regular expression, and which folders may name them."""
 
 import re
 from collections import Counter

@@ -256,5 +256,5 @@ def test_class_folders_that_are_links_are_followed_on_request(tmp_path: Path) ->
 
 def test_an_archive_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
     (tmp_path / "films.zip").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UsageError, match="unzip .*films.zip -d"):
+    with pytest.raises(UsageError, match=r"unzip .*films\.zip -d"):
         locate(f"folder:{tmp_path / 'films.zip'}", tmp_path, 30, 0, 1)

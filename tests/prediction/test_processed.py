@@ -1,4 +1,4 @@
-"""Contents that earlier runs have classified, and failures that may pass."""
+"""Contents that were answered: passed over by content, looked at again when they change."""
 
 import errno
 import os
@@ -9,8 +9,77 @@ import pytest
 
 from lib.images.inputs import Folder
 from lib.prediction.processed import ATTEMPTS, Seen, may_pass
+from lib.run.errors import JobError
 from lib.workers.processes import map_isolated
 from tests.conftest import film
+
+
+def _run(tmp_path: Path, *names: str) -> list[str]:
+    seen = Seen(tmp_path / "seen.sqlite")
+    place = Folder(tmp_path, names, 0, None)
+    found = seen.unseen(place, 2)
+    seen.record(place)
+    return found
+
+
+def test_a_content_is_seen_once_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "b").write_text("two")
+    assert _run(tmp_path, "a", "b") == ["a", "b"]
+    assert _run(tmp_path, "a", "b") == []
+    (tmp_path / "c").write_text("one")
+    (tmp_path / "b").write_text("three")
+    assert _run(tmp_path, "a", "b", "c") == ["b"]
+
+
+def test_what_cannot_be_read_is_never_seen(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for _ in range(2):
+        assert _run(tmp_path, "gone", "pipe") == ["gone", "pipe"]
+
+
+def test_a_file_that_changed_since_it_was_looked_at_is_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one")
+    seen = Seen(tmp_path / "seen.sqlite")
+    place = Folder(tmp_path, ["a"], 0, None)
+    seen.unseen(place, 1)
+    (tmp_path / "a").write_text("grown")
+    seen.record(place)
+    assert _run(tmp_path, "a") == ["a"]
+
+
+def test_an_unchanged_file_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("one")
+    _run(tmp_path, "a")
+    monkeypatch.setattr("lib.images.inputs.sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    assert _run(tmp_path, "a") == []
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff'\n")
+    (tmp_path / name).write_text("one")
+    assert _run(tmp_path, name) == [name]
+    assert _run(tmp_path, name) == []
+
+
+def test_a_file_that_is_no_such_database_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "seen.sqlite").write_text("no database" * 1000)
+    with pytest.raises(JobError, match="Give a new file name"):
+        Seen(tmp_path / "seen.sqlite")
+    assert (tmp_path / "seen.sqlite").read_text() == "no database" * 1000
+
+
+def test_a_sparse_file_of_terabytes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").touch()
+    os.truncate(tmp_path / "in" / "a", 2**42)
+    seen = Seen(tmp_path / "seen.sqlite")
+    place = Folder(tmp_path / "in", ["a"], 0, None)
+    assert seen.unseen(place, 1) == ["a"]
+    seen.record(place)
+    assert seen.unseen(place, 1) == ["a"]
 
 
 def _lost(_: float, reason: str) -> str:
