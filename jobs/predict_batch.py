@@ -100,6 +100,7 @@ def predict_batch(
     ] = (),
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
+    follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
@@ -146,6 +147,7 @@ def predict_batch(
         backbone=backbone,
         rows_per_file=rows_per_file,
         resume=resume,
+        follow_links=follow_links,
         incremental=incremental,
         explain=explain,
         report=report,
@@ -158,7 +160,7 @@ def predict_batch(
     from lib.prediction.results import Results
 
     with request.locks():
-        films = inputs_of(request.input, request.written)
+        films = inputs_of(request.input, request.written, request.follow_links)
         with (
             classifier_of(request, films) as classifier,
             Results(request, films, classifier.schema, classifier.options) as results,

@@ -82,6 +82,11 @@ FILE_TIMEOUT = Setting(
     env="FILE_TIMEOUT",
     default=FILE_SECONDS,
 )
+FOLLOW_LINKS = Setting(
+    "follow symbolic links to folders and files elsewhere; each folder is entered once",
+    env="FOLLOW_LINKS",
+    default=False,
+)
 CLUSTER = Setting(
     "Ray cluster to compute on: auto on one of its machines, ray://HEAD:10001 from elsewhere",
     env="CLUSTER",
@@ -102,5 +107,6 @@ SETTINGS = (
     PRECISION,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
+    FOLLOW_LINKS,
     CLUSTER,
 )

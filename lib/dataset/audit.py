@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.dataset import provenance, split
+from lib.dataset import duplicates, provenance
+from lib.dataset.contradictions import Contradiction, accuracy_ceiling, find_contradictions
 from lib.dataset.manifest import FilmRecord
-from lib.dataset.split import Contradiction
 from lib.images.measure import LOW_CONTRAST
 
 INVERTED = -0.25  # similarity; none of 1,426 real films is below, nearly all their negatives are
@@ -60,12 +60,12 @@ class Audit:
 def audit(records: Sequence[FilmRecord], near: NDArray[np.int64] | None = None) -> Audit:
     """Audit a manifest.
 
-    `near` are the pairs `(pairs, 2)` of `split.near_duplicates` on its readable films, where they
+    `near` are the pairs `(pairs, 2)` of `duplicates.near_duplicates` on its readable films, where they
     are known already.
     """
     films = [record for record in records if record.status == "ok"]
     labels = sorted({film.label for film in films})
-    contradictions = split.find_contradictions(films)
+    contradictions = find_contradictions(films)
     pairs = _near_pairs(films, near)
     sources = _films_by_source(films, labels)
     similarities = zip(films, _similarity(films), strict=True)
@@ -75,7 +75,7 @@ def audit(records: Sequence[FilmRecord], near: NDArray[np.int64] | None = None) 
         contradictions=contradictions,
         contradictory_labels=dict(Counter(" / ".join(c.labels) for c in contradictions)),
         crossing=sum(_crosses_splits(contradiction) for contradiction in contradictions),
-        ceiling=split.accuracy_ceiling(films, contradictions),
+        ceiling=accuracy_ceiling(films, contradictions),
         near_pairs=pairs,
         near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
         sources=sources,
@@ -94,7 +94,7 @@ def audit(records: Sequence[FilmRecord], near: NDArray[np.int64] | None = None) 
 
 def _near_pairs(films: Sequence[FilmRecord], near: NDArray[np.int64] | None) -> list[Pair]:
     if near is None:
-        near = split.near_duplicates([film.dhash for film in films])
+        near = duplicates.near_duplicates([film.dhash for film in films])
     pairs = [(films[first], films[second]) for first, second in near]
     return [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images import buckets
-from lib.images.files import LARGEST_FILE, find_files
+from lib.images.files import LARGEST_FILE, archive_refusal, find_files, unpack_command
 from lib.images.reader import FilmReader, Reader
-from lib.run.errors import JobError
+from lib.run.errors import JobError, UsageError
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
 
@@ -53,12 +53,14 @@ class Inputs(Protocol):
         """Paths that must exist on a machine that reads the films."""
 
 
-def inputs_of(location: str, written: Sequence[Path]) -> Inputs:
+def inputs_of(location: str, written: Sequence[Path], follow_links: bool = False) -> Inputs:
     """The film, folder or bucket at `location`, without the files that the job has `written`.
+
+    `follow_links` enters linked folders, and reads links that lead out of the folder.
 
     Raises:
         JobError: nothing is there, or the store does not answer.
-        UsageError: as `buckets.check`.
+        UsageError: an archive, or as `buckets.check`.
     """
     buckets.check(location)
     if "://" in location:
@@ -66,7 +68,9 @@ def inputs_of(location: str, written: Sequence[Path]) -> Inputs:
     path = Path(location).expanduser()
     if not path.exists():
         raise JobError(f"--input {location} does not exist.")
-    return Folder.of(path, written)
+    if path.is_file() and (command := unpack_command(path)):
+        raise UsageError(archive_refusal(f"--input {location}", path, command))
+    return Folder.of(path, written, follow_links)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Folder:
     within: Path | None  # resolved folder that links must not lead out of
 
     @staticmethod
-    def of(path: Path, written: Sequence[Path]) -> "Folder":
+    def of(path: Path, written: Sequence[Path], follow_links: bool = False) -> "Folder":
         """A folder with all its subfolders, or a single file.
 
         Raises:
@@ -88,7 +92,7 @@ class Folder:
         root = path.absolute()
         if not path.is_dir():
             return Folder(root.parent, [root.name], 0, None)
-        files, passed_over = find_files(root)
+        files, passed_over, _ = find_files(root, follow_links)
         if files == [root]:
             raise JobError(
                 f"--input {path} cannot be listed. The user of this job needs the permissions to "
@@ -105,7 +109,7 @@ class Folder:
             for name in names
             if not any(name == output or name.startswith(f"{output}/") for output in outputs)
         ]
-        return Folder(root, films, passed_over, root.resolve())
+        return Folder(root, films, passed_over, None if follow_links else root.resolve())
 
     def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
         """See `Inputs`."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib.images import dicom
 from lib.images.decode import read_grey
-from lib.images.files import leads_out
+from lib.images.files import NOT_FOLLOWED, leads_out
 from lib.images.measure import NOT_MEASURED, Measurements, measure
 from lib.run.errors import UnreadableFilmError
 from lib.storage.atomic import sha256_of
@@ -60,7 +60,7 @@ class Reader:
         before = Stamp.of(path)
         if self.within and leads_out(path, self.within):
             return Film(
-                path, "link leads out of the input folder and is not followed", stamp=before
+                path, f"link leads out of the input folder and {NOT_FOLLOWED}", stamp=before
             )
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:

@@ -37,6 +37,7 @@ class Request:
     backbone: str | None = None  # refuse a model of another backbone
     rows_per_file: int = 0
     resume: bool = True
+    follow_links: bool = False  # enter linked folders, read links that lead out of the input
     incremental: Path | None = None  # database of the contents that earlier runs have classified
     explain: Path | None = None  # folder of the maps
     report: Path | None = None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from lib.images.inputs import Inputs
 from lib.prediction.classify import Classified
 from lib.prediction.map_files import MapFolder
-from lib.prediction.processed import Processed
+from lib.prediction.processed import Processed, may_pass
 from lib.prediction.request import PredictOptions, Request
 from lib.prediction.rows import Counts, Row, RowSchema
 from lib.run import console
@@ -70,7 +70,8 @@ class Results:
         """
         self._journal.publish(keep=self._processed is not None)
         if self._processed:
-            self._processed.record(self._films)
+            failed = [row.path for row in self.rows() if may_pass(row.error)]
+            self._processed.record(self._films, failed)
         self._journal.remove()
         return Counts.of(self.rows())
 

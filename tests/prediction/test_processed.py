@@ -1,13 +1,17 @@
 """Processed contents: recognised whatever their name, examined again when they change."""
 
+import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from lib.images.inputs import Folder
-from lib.prediction.processed import Processed
+from lib.prediction.processed import ATTEMPTS, Processed, may_pass
 from lib.run.errors import JobError
+from lib.workers.processes import map_isolated
+from tests.conftest import film
 
 
 def _run(tmp_path: Path, *names: str) -> list[str]:
@@ -76,3 +80,39 @@ def test_a_sparse_file_of_terabytes_is_not_read(tmp_path: Path) -> None:
     assert processed.new(films, 1) == ["a"]
     processed.record(films)
     assert processed.new(films, 1) == ["a"]
+
+
+def _lost(_: float, reason: str) -> str:
+    return reason
+
+
+def test_a_content_whose_failure_may_pass_is_tried_again_and_not_for_ever(tmp_path: Path) -> None:
+    film(tmp_path / "in/a.png", seed=1)
+    film(tmp_path / "in/b.png", seed=2)
+    films = Folder.of(tmp_path / "in", [])
+    tries = []
+    for _ in range(ATTEMPTS + 1):
+        processed = Processed(tmp_path / "seen.sqlite")
+        tries.append(processed.new(films, 1))
+        processed.record(films, ["b.png"] if "b.png" in tries[-1] else [])
+    assert tries == [["a.png", "b.png"], ["b.png"], ["b.png"], []]
+
+
+def test_a_file_that_took_too_long_may_pass() -> None:
+    (error,) = map_isolated(time.sleep, _lost, [30.0], 1, 0.2)
+    assert may_pass(str(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (f"damaged or unreadable: {os.strerror(errno.EIO)}", True),
+        ("reading it was killed, most likely for want of memory", True),
+        ("decoding it takes more memory than a film needs", True),
+        ("damaged or unreadable: image file is truncated", False),
+        ("file is empty", False),
+        ("", False),
+    ],
+)
+def test_only_time_memory_and_input_output_may_pass(error: str, passes: bool) -> None:
+    assert may_pass(error) == passes

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from jobs import train
-from lib.workers import ray
 from lib.workers.ray import chunks_of
 from lib.workers.shipped import Shipped, digest_of, files_of
 from tests.conftest import film, predict, run
