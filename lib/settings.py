@@ -87,6 +87,12 @@ FOLLOW_LINKS = Setting(
     env="FOLLOW_LINKS",
     default=False,
 )
+TRUST_HEADERS = Setting(
+    "read DICOM files whose headers do not say that they are frontal chest films; "
+    "headers that say otherwise are refused all the same",
+    env="TRUST_HEADERS",
+    default=False,
+)
 CLUSTER = Setting(
     "Ray cluster to compute on: auto on one of its machines, ray://HEAD:10001 from elsewhere",
     env="CLUSTER",
@@ -108,5 +114,6 @@ SETTINGS = (
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
     FOLLOW_LINKS,
+    TRUST_HEADERS,
     CLUSTER,
 )

@@ -139,7 +139,7 @@ def _thumbnail(path: Path) -> NDArray[np.uint8]:
     from lib.images.reader import THUMBNAIL_SIDE
 
     try:
-        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE)
+        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
     except UnreadableFilmError:
         return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
 

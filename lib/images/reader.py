@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import read_grey
+from lib.images.decode import decode_film
 from lib.images.files import NOT_FOLLOWED, leads_out
 from lib.images.measure import NOT_MEASURED, Measurements, measure
 from lib.run.errors import UnreadableFilmError
@@ -54,6 +54,7 @@ class Reader:
     max_pixels: int
     within: Path | None = None  # resolved folder that links must not lead out of
     tags: tuple[str, ...] = ()  # keywords of the DICOM header
+    trust_headers: bool = False  # read DICOM files that do not say that they are chest films
 
     def __call__(self, path: Path) -> Film:
         """See `FilmReader`."""
@@ -64,12 +65,14 @@ class Reader:
             )
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:
-            grey = read_grey(path, self.side, self.max_pixels)
+            decoded = decode_film(path, self.side, self.max_pixels, self.trust_headers)
         except UnreadableFilmError as error:
             return Film(path, str(error), stamp=before, tags=tags)
         if Stamp.of(path) != before:
             return Film(path, "changed while it was read: is it still being copied?", stamp=before)
-        return Film(path, "", grey, thumbnail_of(grey), float(grey.std()), before, tags)
+        grey = decoded.grey
+        contrast = float(grey.std())
+        return Film(path, "", grey, thumbnail_of(grey), contrast, before, tags, decoded.notes)
 
     def lost(self, path: Path, reason: str) -> Film:
         """See `FilmReader`."""
@@ -87,11 +90,12 @@ class Examination:
     patient: str = ""  # pseudonym from a DICOM header
 
 
-def examine(path: Path, max_pixels: int) -> Examination:
+def examine(path: Path, max_pixels: int, trust_headers: bool = False) -> Examination:
     """Hash, decode and measure a copy that the ingest job made."""
     digest, size = sha256_of(path), path.stat().st_size
     try:
-        return Examination(measure(path, max_pixels), digest, size, patient=dicom.patient(path))
+        measured = measure(path, max_pixels, trust_headers)
+        return Examination(measured, digest, size, patient=dicom.patient(path))
     except UnreadableFilmError as error:
         return Examination(NOT_MEASURED, digest, size, str(error))
 

@@ -99,7 +99,12 @@ class Classifier:
         self._triage = Triage.of(
             model, self.manifest, options.operating_point, options.review_below
         )
-        reader = Reader(self.manifest.input_side, options.max_pixels, tags=options.tags)
+        reader = Reader(
+            self.manifest.input_side,
+            options.max_pixels,
+            tags=options.tags,
+            trust_headers=options.trust_headers,
+        )
         self._readers: Isolated[Any, Film] = self._predictor.readers_of(films.reader(reader))
 
     def __enter__(self) -> "Classifier":

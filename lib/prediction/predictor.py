@@ -40,7 +40,7 @@ class Predictor:
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
-        with self.readers_of(Reader(self.card.input_side, ANY_SIZE)) as readers:
+        with self.readers_of(Reader(self.card.input_side, ANY_SIZE, trust_headers=True)) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:

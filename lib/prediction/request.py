@@ -24,6 +24,7 @@ class PredictOptions:
     tags: tuple[str, ...] = ()  # DICOM keywords that become columns
     max_pixels: int = 2**40
     seconds: float = 20.0  # to read one film
+    trust_headers: bool = False  # read DICOM files that do not say that they are chest films
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Results:
             "precision": self._options.precision,
             "operating_point": self._options.operating_point,
             "review_below": self._options.review_below,
+            "trust_headers": self._options.trust_headers,
             "columns": [column.name for column in self._schema.columns],
         }
 

@@ -167,7 +167,7 @@ def _draw_films(figure: SubFigure, title: str, rows: pd.DataFrame, films: Path) 
 
 def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
     try:
-        grey = read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE)
+        grey = read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
     except UnreadableFilmError:
         return
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)

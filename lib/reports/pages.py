@@ -175,7 +175,12 @@ def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, s
     shown = []
     for film in (first, second):
         try:
-            shown.append((jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE)), film.path))
+            shown.append(
+                (
+                    jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE, trust_headers=True)),
+                    film.path,
+                )
+            )
         except UnreadableFilmError:
             continue
     return shown

@@ -49,7 +49,7 @@ class FilmReader:
             JobError: the file cannot be read any more; the split job could read it.
         """
         try:
-            return read_grey(film.path, self.input_side, ANY_SIZE)
+            return read_grey(film.path, self.input_side, ANY_SIZE, trust_headers=True)
         except JobError as error:
             raise JobError(
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "
