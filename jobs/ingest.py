@@ -17,6 +17,7 @@ from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
 from lib.network.weights import bring_weights
 from lib.run import console, execute
+from lib.run.connection import trusted_authorities
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UnreadableFilmError, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -62,7 +63,7 @@ def ingest(
         python -m jobs.ingest --dataset folder:/srv/films --backbone resnet18 --weights resnet18-f37072fd.pth
     """
     threads = workers or usable_cores(cpus)
-    with atomic.lock(data_dir, "the data folder"):
+    with atomic.lock(data_dir, "the data folder"), trusted_authorities():
         raw = data_dir / "raw"
         atomic.recover_folder(raw)
         source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.run import console
+from lib.run.connection import describe_failure
 from lib.run.errors import JobError
 from lib.storage.atomic import copy_file, make_folder, sha256_of, write_json
 
@@ -126,7 +127,7 @@ def _download(backbone: Backbone, file: Path) -> str:
         )
     except Exception as error:
         raise JobError(
-            f"cannot download {url}: {error}\n"
+            f"cannot download {url}: {describe_failure(error) or error}\n"
             "What to do instead:\n"
             f"  --weights FILE                    that file, brought here by other means (WEIGHTS=FILE for make)\n"
             "  BACKBONE=efficientnet_lite0       a backbone whose weights come with the installation"
