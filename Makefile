@@ -201,12 +201,12 @@ lint: .venv/installed-dev ## formatting, lint, types, and docs that match the pr
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/cog -I . --check -P -r docs/COMMANDS.md
+	.venv/bin/cog -I . --check -P -r docs/COMMANDS.md docs/ARCHITECTURE.md
 
 format: .venv/installed-dev ## format the code and regenerate the docs
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
-	.venv/bin/cog -I . -P -r docs/COMMANDS.md
+	.venv/bin/cog -I . -P -r docs/COMMANDS.md docs/ARCHITECTURE.md
 
 lock: .venv/installed-dev ## pin every package again after a change to requirements*.txt
 	$(PYTHON) -m pip install -q pip-tools

@@ -15,8 +15,7 @@ from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
     from lib.network.artifact import ModelManifest
-    from lib.prediction.prediction import Prediction
-    from lib.prediction.triage import Judge
+    from lib.prediction.rows import Row, RowSchema
 
 
 def evaluate(
@@ -85,7 +84,8 @@ def evaluate(
     from lib.dataset import audit
     from lib.evaluation import evaluation, metrics
     from lib.prediction.predictor import Predictor
-    from lib.prediction.triage import Judge
+    from lib.prediction.rows import RowSchema, row_of
+    from lib.prediction.triage import Triage
     from lib.reports import figures, pages
 
     if model and checkpoint_path:
@@ -118,11 +118,17 @@ def evaluate(
             else None
         )
         films = evaluation.Films.read(data_dir)
-        judge = Judge.of(compiled, card.calibration)
+        triage = Triage.of(compiled, card)
+        schema = RowSchema(card.classes, probability_format=".9g")
         files = [data_dir / row.file for row in rows]
         answers = console.track(predictor.predict(files), "test films", len(files))
         table = [
-            _csv_row(row, answer, card, judge, films.source_of[row.path])
+            _csv_row(
+                row,
+                row_of(_path(row), answer, triage, card.name),
+                schema,
+                films.source_of[row.path],
+            )
             for row, answer in zip(rows, answers, strict=True)
         ]
         atomic.write_csv(folder / "predictions.csv", list(table[0]), table)
@@ -138,7 +144,7 @@ def evaluate(
             "split_sha256": card.split_sha256,
             **metrics.score(predictions),
             **evaluation.assess(
-                predictions, rivals, judge.calibration, positive, prevalences, seed
+                predictions, rivals, triage.calibration, positive, prevalences, seed
             ),
         }
         if rival is not None:
@@ -217,32 +223,17 @@ def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) 
         )
 
 
-def _csv_row(
-    row: SplitRecord, answer: "Prediction", card: "ModelManifest", judge: "Judge", source: str
-) -> dict[str, Any]:
-    from lib.prediction.maps import share_outside_lungs
-
-    reasons = judge.reasons(answer, card.classes)
-    content: dict[str, Any] = {"path": _path(row), "label": row.label}
-    columns = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
-    if answer.probabilities is None:
-        content |= dict.fromkeys(columns, "")
-    else:
-        best = int(answer.probabilities.argmax())
-        numbers = [
-            f"{float(value):.9g}" for value in (answer.probabilities[best], *answer.probabilities)
-        ]
-        content |= dict(zip(columns, (card.classes[best], *numbers), strict=True))
-    outside = (
-        "" if answer.probabilities is None else f"{share_outside_lungs(answer.maps, best):.3f}"
-    )
-    return content | {
-        "group": row.group,
+def _csv_row(record: SplitRecord, row: "Row", schema: "RowSchema", source: str) -> dict[str, str]:
+    """A row of predictions.csv."""
+    cells = schema.cells(row)
+    answer = ("prediction", "confidence", *(f"prob_{name}" for name in schema.classes))
+    return {
+        "path": _path(record),
+        "label": record.label,
+        **{name: cells[name] for name in answer},
+        "group": record.group,
         "source": source,
-        "needs_review": bool(reasons),
-        "reasons": "; ".join(reasons),
-        "outside_lungs": outside,
-        "error": answer.film.error,
+        **{name: cells[name] for name in ("needs_review", "reasons", "outside_lungs", "error")},
     }
 
 

@@ -187,7 +187,7 @@ def predict_batch(
             )
         seen = Seen(incremental) if incremental else None
         new = seen.unseen(place, workers or cores) if seen else place.names
-        columns = classify.columns_of(card, how)
+        columns = [column.name for column in classifier.schema.columns]
         belongs_to = {
             "model": atomic.sha256_of(folder / "model.json"),
             "precision": classifier.settings.precision,
@@ -214,7 +214,7 @@ def predict_batch(
             ):
                 if explain and answer.map:
                     _write_map(explain, new[number], answer.map)
-                journal.add(number, answer.stamp, answer.row)
+                journal.add(number, answer.stamp, classifier.schema.cells(answer.row))
             journal.publish(keep=incremental is not None)
             if seen:
                 seen.record(place)

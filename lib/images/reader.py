@@ -32,6 +32,7 @@ class Film:
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
     stamp: Stamp = Stamp()  # noqa: RUF009
     tags: Mapping[str, str] = field(default_factory=dict)  # of a DICOM header, as asked for
+    notes: tuple[str, ...] = ()  # what the decoder noticed: each is a reason for a review
 
 
 class FilmReader(Protocol[Source]):

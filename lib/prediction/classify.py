@@ -15,12 +15,12 @@ from lib.images.inputs import Place
 from lib.images.reader import Film, Reader
 from lib.network.artifact import ModelManifest
 from lib.network.graph import runtime_of_this_machine
-from lib.prediction.maps import overlay, share_outside_lungs
+from lib.prediction.maps import overlay
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
-from lib.prediction.triage import Judge
+from lib.prediction.rows import Row, RowSchema, row_of
+from lib.prediction.triage import Triage
 from lib.run import console
-from lib.storage.cells import to_cell
 from lib.storage.stamp import Stamp
 from lib.workers.processes import Isolated
 from lib.workers.ray import Cluster, Shipped, chunks_of
@@ -47,23 +47,8 @@ class Answer:
     """One film's row, the state its file was in, and its map as PNG where one was asked for."""
 
     stamp: Stamp
-    row: dict[str, Any]
+    row: Row
     map: bytes = b""
-
-
-def columns_of(card: ModelManifest, settings: Settings) -> list[str]:
-    """The table's columns."""
-    answer = ["prediction", "confidence", *(f"prob_{name}" for name in card.classes)]
-    return [
-        "path",
-        *answer,
-        "needs_review",
-        "reasons",
-        "outside_lungs",
-        "error",
-        "model",
-        *settings.tags,
-    ]
 
 
 class Classifier:
@@ -83,9 +68,8 @@ class Classifier:
         self.card = self.predictor.card
         self.settings = replace(settings, precision=self.predictor.precision)
         self._place = place
-        self.judge = Judge.of(model, self.card.calibration)
-        if settings.operating_point:
-            self.judge.require_threshold(settings.operating_point)
+        self.triage = Triage.of(model, self.card, settings.operating_point, settings.review_below)
+        self.schema = RowSchema(self.card.classes, settings.tags)
         reader = Reader(self.card.input_side, settings.max_pixels, tags=settings.tags)
         self._readers: Isolated[Any, Film] = self.predictor.readers_of(place.reader(reader))
 
@@ -106,31 +90,12 @@ class Classifier:
             yield number, self.answer(names[number], prediction)
 
     def answer(self, name: str, prediction: Prediction) -> Answer:
-        settings, classes, chances = self.settings, self.card.classes, prediction.probabilities
-        film, picture = prediction.film, b""
-        reasons = self.judge.reasons(prediction, classes, settings.operating_point)
-        row: dict[str, Any] = {
-            "path": to_cell(name),
-            "error": to_cell(film.error),
-            "model": self.card.name,
-        }
-        if chances is not None:
-            best = self.judge.choose(chances, classes, settings.operating_point)
-            if chances[best] < settings.review_below:
-                reasons.append(f"low confidence: below {settings.review_below:g}")
-            row |= {
-                f"prob_{name}": f"{chance:.6f}"
-                for name, chance in zip(classes, chances, strict=True)
-            }
-            row |= {"prediction": classes[best], "confidence": f"{chances[best]:.6f}"}
-            row["outside_lungs"] = f"{share_outside_lungs(prediction.maps, best):.3f}"
-            picture = draw_map(prediction, best) if settings.maps else b""
-        row |= {keyword: to_cell(value) for keyword, value in film.tags.items()}
-        return Answer(
-            film.stamp,
-            row | {"needs_review": bool(reasons), "reasons": "; ".join(reasons)},
-            picture,
-        )
+        """The row of the film `name`, and its map where `settings.maps` asks for it."""
+        row = row_of(name, prediction, self.triage, self.card.name)
+        picture = b""
+        if self.settings.maps and row.prediction:
+            picture = draw_map(prediction, self.card.classes.index(row.prediction))
+        return Answer(prediction.film.stamp, row, picture)
 
 
 class ClusterClassifier:
@@ -147,8 +112,8 @@ class ClusterClassifier:
             JobError: as `Cluster` and `Classifier`; nodes that do not see the films.
         """
         self.card = ModelManifest.read(model)
-        if settings.operating_point:
-            Judge.of(model, self.card.calibration).require_threshold(settings.operating_point)
+        Triage.of(model, self.card, settings.operating_point)
+        self.schema = RowSchema(self.card.classes, settings.tags)
         self._model, self._place = model, place
         self._cluster = Cluster(address, cores or 1)
         self._readers = readers or self._cluster.cores

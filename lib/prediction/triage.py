@@ -1,90 +1,152 @@
-"""Which predictions need a human look, and why."""
+"""Which predictions need a review by a person, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.images.measure import LOW_CONTRAST
 from lib.prediction.calibration import Calibration, Reference
 from lib.prediction.prediction import Prediction
 from lib.run.errors import JobError
 
+if TYPE_CHECKING:  # the manifest's module loads the inference engine
+    from lib.network.artifact import ModelManifest
 
-class Judge:
-    """Says which answers need a human look, and why."""
 
-    def __init__(self, calibration: Calibration | None, reference: Reference | None) -> None:
-        self.calibration, self.reference = calibration, reference
+class Code(StrEnum):
+    """What kind of reason a review has. The text of a reason may change, its code does not."""
+
+    UNREADABLE = "unreadable"
+    BLANK = "blank"
+    LOW_CONFIDENCE = "low_confidence"
+    INVERTED = "inverted"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+    NEAR_THRESHOLD = "near_threshold"
+    DECODER_NOTE = "decoder_note"  # of lib.images.reader.Film.notes
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason why a person should look at a film."""
+
+    code: Code
+    text: str  # for the reader of a table
+
+
+@dataclass(frozen=True)
+class Triage:
+    """The rules that choose a class from probabilities, and that ask for a review."""
+
+    classes: tuple[str, ...]
+    calibration: Calibration | None = None  # None: the model was made without validation films
+    reference: Reference | None = None
+    operating_point: str = ""  # class that is predicted from its stored threshold on
+    review_below: float = 0.0  # probability of the predicted class
 
     @staticmethod
-    def of(folder: Path, content: dict[str, Any] | None) -> "Judge":
-        """For a model folder and the `calibration` of its model.json."""
-        calibration = Calibration.read(content)
-        return Judge(calibration, Reference.read(folder) if calibration else None)
-
-    def require_threshold(self, positive: str) -> None:
-        """Refuse an operating point that this model does not have.
+    def of(
+        folder: Path,
+        manifest: "ModelManifest",
+        operating_point: str = "",
+        review_below: float = 0.0,
+    ) -> "Triage":
+        """The rules for a model folder.
 
         Raises:
-            JobError: no threshold is stored for the class.
+            JobError: the model has no threshold for the class of the operating point.
         """
-        known = self.calibration.thresholds if self.calibration else {}
-        if positive not in known:
-            has = (
-                f"it has them for {', '.join(known)}"
-                if known
-                else "it was made without validation films"
-            )
-            raise JobError(
-                f"--operating_point {positive}: this model has no threshold for it; {has}."
-            )
+        calibration = Calibration.read(manifest.calibration)
+        if operating_point:
+            _require_threshold(calibration, operating_point)
+        reference = Reference.read(folder) if calibration else None
+        return Triage(manifest.classes, calibration, reference, operating_point, review_below)
 
-    def choose(self, probabilities: np.ndarray, classes: Sequence[str], positive: str = "") -> int:
-        """Number of the class to answer: the likeliest; or `positive` from its threshold on, else
-        the likeliest other.
+    def choose(self, probabilities: NDArray[np.float64]) -> int:
+        """Index of the predicted class, from the probabilities `(classes,)` of one film.
+
+        Without an operating point the most probable class; with one, its class from the threshold
+        on, and the most probable other class below it.
         """
-        if positive and self.calibration:
-            number = list(classes).index(positive)
-            if probabilities[number] >= self.calibration.thresholds[positive]:
-                return number
+        if self.operating_point and self.calibration:
+            index = self.classes.index(self.operating_point)
+            if probabilities[index] >= self.calibration.thresholds[self.operating_point]:
+                return index
             probabilities = probabilities.copy()
-            probabilities[number] = -1
+            probabilities[index] = -1
         return int(probabilities.argmax())
 
-    def reasons(self, answer: Prediction, classes: Sequence[str], positive: str = "") -> list[str]:
-        """Why a person should look at this film; empty when nothing speaks for it.
+    def reasons(self, prediction: Prediction) -> tuple[Reason, ...]:
+        """Why a person should look at this film; empty if there is no reason."""
+        if prediction.probabilities is None:
+            return (Reason(Code.UNREADABLE, "unreadable"),)
+        return (
+            *self._of_model(prediction, prediction.probabilities),
+            *self._of_caller(prediction.probabilities),
+            *(Reason(Code.DECODER_NOTE, note) for note in prediction.film.notes),
+        )
 
-        `positive` is the class whose stored threshold decides, if any.
-        """
-        if answer.probabilities is None:
-            return ["unreadable"]
-        if answer.film.contrast < LOW_CONTRAST:
-            return ["blank or nearly blank"]
-        if self.calibration is None or self.reference is None:
-            return []
-        found = []
+    def _of_model(
+        self, prediction: Prediction, probabilities: NDArray[np.float64]
+    ) -> Iterator[Reason]:
+        """What the image and the validation films say."""
+        if prediction.film.contrast < LOW_CONTRAST:
+            yield Reason(Code.BLANK, "blank or nearly blank")
+        elif self.calibration and self.reference:
+            yield from self._of_confidence(self.calibration, probabilities)
+            yield from self._of_appearance(self.calibration, self.reference, prediction)
+            yield from self._of_threshold(self.calibration, probabilities)
+
+    def _of_confidence(
+        self, calibration: Calibration, probabilities: NDArray[np.float64]
+    ) -> Iterator[Reason]:
         possible = [
             name
-            for name, p in zip(classes, answer.probabilities, strict=True)
-            if p >= self.calibration.smallest_probability
+            for name, probability in zip(self.classes, probabilities, strict=True)
+            if probability >= calibration.smallest_probability
         ]
         if len(possible) > 1:
-            found.append("low confidence: " + " or ".join(possible))
+            yield Reason(Code.LOW_CONFIDENCE, "low confidence: " + " or ".join(possible))
         elif not possible:
-            found.append("low confidence: no class is likely enough")
-        likeness = float(self.reference.likeness(answer.film.thumbnail[None])[0])
-        strange = (
-            float(self.reference.distances(answer.features[None])[0])
-            > self.calibration.largest_distance
+            yield Reason(Code.LOW_CONFIDENCE, "low confidence: no class is likely enough")
+
+    def _of_appearance(
+        self, calibration: Calibration, reference: Reference, prediction: Prediction
+    ) -> Iterator[Reason]:
+        likeness = float(reference.likeness(prediction.film.thumbnail[None])[0])
+        if -likeness > max(calibration.smallest_likeness, 0):
+            yield Reason(Code.INVERTED, "inverted")
+        distance = float(reference.distances(prediction.features[None])[0])
+        if distance > calibration.largest_distance:
+            yield Reason(Code.OUT_OF_DISTRIBUTION, "unlike the training films")
+
+    def _of_threshold(
+        self, calibration: Calibration, probabilities: NDArray[np.float64]
+    ) -> Iterator[Reason]:
+        if self.operating_point:
+            threshold = calibration.thresholds[self.operating_point]
+            probability = probabilities[self.classes.index(self.operating_point)]
+            if threshold / 2 <= probability < threshold:
+                text = f"just below the threshold for {self.operating_point}"
+                yield Reason(Code.NEAR_THRESHOLD, text)
+
+    def _of_caller(self, probabilities: NDArray[np.float64]) -> Iterator[Reason]:
+        if probabilities[self.choose(probabilities)] < self.review_below:
+            yield Reason(Code.LOW_CONFIDENCE, f"low confidence: below {self.review_below:g}")
+
+
+def _require_threshold(calibration: Calibration | None, positive: str) -> None:
+    known = calibration.thresholds if calibration else {}
+    if positive not in known:
+        what_it_has = (
+            f"it has them for {', '.join(known)}"
+            if known
+            else "it was made without validation films"
         )
-        if -likeness > max(self.calibration.smallest_likeness, 0):
-            found.append("inverted")
-        if strange:
-            found.append("unlike the training films")
-        if positive and positive in self.calibration.thresholds:
-            threshold = self.calibration.thresholds[positive]
-            if threshold / 2 <= answer.probabilities[list(classes).index(positive)] < threshold:
-                found.append(f"just below the threshold for {positive}")
-        return found
+        raise JobError(
+            f"--operating_point {positive}: this model has no threshold for it; {what_it_has}."
+        )

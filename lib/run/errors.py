@@ -1,31 +1,40 @@
-"""The one hierarchy of errors that reach a person, and the exit codes that reach a scheduler."""
+"""Errors that reach a person, and the exit codes that reach a scheduler."""
 
-DONE = 0
-FAILED = 1
-WRONG_USAGE = 2
-SOME_INPUTS_UNUSABLE = 3
-LOCKED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a job ended. A job that a signal stopped ends with 128 + the signal's number."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG_USAGE = 2
+    SOME_INPUTS_UNUSABLE = 3  # done; rows name the inputs
+    LOCKED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+DONE, SOME_INPUTS_UNUSABLE = ExitCode.DONE, ExitCode.SOME_INPUTS_UNUSABLE
 
 
 class JobError(Exception):
-    """Something the person can mend: shown as one message without a traceback, exit 1.
+    """An error that the user can correct: shown as one message without a traceback, exit 1.
 
     The message says what was wrong, what would be right, and what was kept.
     """
 
-    exit_code = FAILED
+    exit_code = ExitCode.FAILED
 
 
 class UsageError(JobError):
     """A flag, a value or a combination of flags that the job does not take, exit 2."""
 
-    exit_code = WRONG_USAGE
+    exit_code = ExitCode.WRONG_USAGE
 
 
 class LockedError(JobError):
-    """Another run works on the same folder or file right now, exit 75."""
+    """Another run is using the same folder or file, exit 75."""
 
-    exit_code = LOCKED
+    exit_code = ExitCode.LOCKED
 
 
 class UnreadableFilmError(JobError):
@@ -33,7 +42,7 @@ class UnreadableFilmError(JobError):
 
 
 class StoppedBySignal(BaseException):
-    """SIGTERM or SIGINT arrived. Not an Exception, so that no handler on the way swallows it."""
+    """SIGTERM or SIGINT arrived. Not an Exception, so that no `except Exception` catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")

@@ -1,8 +1,7 @@
-"""A job run from the command line: flags checked, Fire called, every ending an exit code and one
-message.
-"""
+"""A job run from the command line: flags checked, Fire called, an exit code returned."""
 
 import errno
+import functools
 import inspect
 import os
 import signal
@@ -15,91 +14,78 @@ from typing import Any, NoReturn
 from dotenv import load_dotenv
 
 from lib.run import console, logs
-from lib.run.errors import (
-    DONE,
-    FAILED,
-    SOME_INPUTS_UNUSABLE,
-    JobError,
-    LockedError,
-    StoppedBySignal,
-    UsageError,
-)
+from lib.run.errors import ExitCode, JobError, LockedError, StoppedBySignal, UsageError
 from lib.run.flags import Job, Parameter, help_text, parameters_of, read_flags, resolve
 
 
 def run(job: Job) -> NoReturn:
-    """Run a job from the command line and leave the process with its exit code
-    (docs/ARCHITECTURE.md lists them).
-    """
-    while (
-        spare := os.open(os.devnull, os.O_RDWR)
-    ) <= 2:  # closed streams: other files must not take their numbers
+    """Run a job from the command line and exit with its code (see `ExitCode`)."""
+    # Occupy descriptors 0 to 2 if they are closed: files opened later must not become stdout.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     os.close(spare)
     sys.exit(execute(job, sys.argv[1:]))
 
 
 def execute(job: Job, argv: Sequence[str]) -> int:
-    """Check `argv`, call `job` through Fire, turn every ending into an exit code and at most one
-    message, log all of it.
-    """
-    load_dotenv(".env")  # what is set already wins
-    log = logs.JobLog(
-        job.__name__, logs.runs_dir_of(argv), lambda message: console.warn(message, log_as="")
-    )
-    with console.speaking(log, quiet="--quiet" in argv) as lines:
+    """Check `argv`, call `job` through Fire, log the run. Returns the exit code."""
+    load_dotenv(".env")  # the environment takes precedence
+    complain = functools.partial(console.warn, log_as="")
+    log = logs.JobLog(job.__name__, logs.runs_dir_of(argv), complain)
+    with console.logging_to(log, quiet="--quiet" in argv) as last_note:
         try:
             parameters = parameters_of(job)
             command_line = read_flags(argv, parameters)
             if command_line.help:
                 print(help_text(job))
-                return DONE
+                return ExitCode.DONE
             texts, overrides = resolve(parameters, command_line.values)
             log.start({name: texts[name] for name in overrides})
             if overrides:
-                console.show(
-                    f"{job.__name__}: {' · '.join(f'{name} = {texts[name]}{of}' for name, of in overrides.items())}"
-                )
+                shown = (f"{name} = {texts[name]}{origin}" for name, origin in overrides.items())
+                console.show(f"{job.__name__}: {' · '.join(shown)}")
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
             exit_code = _call_through_fire(job, parameters, texts)
         except (Exception, StoppedBySignal) as error:
-            exit_code = _explain(error, job, debug="--debug" in argv)
-        log.end(exit_code, lines.summary)
-        if exit_code in (DONE, SOME_INPUTS_UNUSABLE):
-            lines.print_summary()
+            exit_code = _report(error, job, debug="--debug" in argv)
+        log.end(exit_code, last_note.summary)
+        if exit_code in (ExitCode.DONE, ExitCode.SOME_INPUTS_UNUSABLE):
+            last_note.print_if_quiet()
     return exit_code
 
 
-def _explain(error: BaseException, job: Job, debug: bool) -> int:
+def _report(error: BaseException, job: Job, debug: bool) -> int:
     """Print one message for `error`, and its traceback with --debug. Returns the exit code."""
     if debug and not isinstance(error, StoppedBySignal):
         traceback.print_exception(error)
-    if isinstance(error, UsageError | LockedError):
+    if isinstance(error, UsageError):
         console.fail(str(error))
-        if isinstance(error, UsageError):
-            console.show(f"See: python -m jobs.{job.__name__} --help")
-        return error.exit_code
-    if isinstance(error, JobError):
+        console.show(f"See: python -m jobs.{job.__name__} --help")
+    elif isinstance(error, LockedError):
+        console.fail(str(error))
+    elif isinstance(error, JobError):
         console.fail(str(error), error)
-        return error.exit_code
-    if isinstance(error, StoppedBySignal):
-        console.fail(f"{error}; what was finished is kept, the same command takes it up again.")
-        return error.exit_code
+    elif isinstance(error, StoppedBySignal):
+        console.fail(f"{error}; finished work is kept. Run the same command to continue.")
+    else:
+        console.fail(_message_of(error, debug), error)
+        return ExitCode.FAILED
+    return error.exit_code
+
+
+def _message_of(error: BaseException, debug: bool) -> str:
+    """What to tell the user about an error that no job foresaw."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or "while writing"
-        console.fail(
-            f"the disk is full ({place}). Free some space and run the same command again.", error
+        return f"the disk is full ({place}). Free some space and run the same command again."
+    if isinstance(error, MemoryError):
+        return (
+            "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same "
+            "command again."
         )
-    elif isinstance(error, MemoryError):
-        console.fail(
-            "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same command again.",
-            error,
-        )
-    else:
-        hint = "" if debug else " (run again with --debug for the traceback)"
-        console.fail(f"{type(error).__name__}: {error}{hint}", error)
-    return FAILED
+    hint = "" if debug else " (run again with --debug for the traceback)"
+    return f"{type(error).__name__}: {error}{hint}"
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
@@ -110,7 +96,7 @@ def _call_through_fire(job: Job, parameters: dict[str, Parameter], texts: dict[s
     import fire
     from fire.decorators import SetParseFns
 
-    exit_code = DONE
+    exit_code: int = ExitCode.DONE
 
     def component(**values: Any) -> None:
         nonlocal exit_code

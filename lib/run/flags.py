@@ -1,9 +1,8 @@
-"""A strict command line on top of Fire: a job's signature is its whole configuration.
+"""A strict command line on top of Fire: the signature of a job is its whole configuration.
 
-Plain Fire calls the function first and complains about a mistyped flag afterwards, guesses types
-from the text and swallows `**kwargs`. Here every flag is checked against the signature before any
-work, each value is read by its annotation, and Fire receives nothing but flags that are known to be
-right.
+Plain Fire calls the function before it complains about a mistyped flag, guesses types from the
+text and accepts any `**kwargs`. Here every flag is checked against the signature before any work,
+each value is parsed by its annotation, and Fire receives only checked flags.
 """
 
 import inspect
@@ -15,9 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from lib.run.errors import (
-    UsageError,
-)
+from lib.run.errors import UsageError
 from lib.run.suggest import did_you_mean
 
 Job = Callable[..., int]
@@ -25,10 +22,9 @@ Job = Callable[..., int]
 
 @dataclass(frozen=True)
 class Flag:
-    """What a job's annotation adds to a type: the reason of a flag, and the values it takes.
+    """Help text and valid values of a flag, added to the type in an annotation.
 
-    Used as `Annotated[float, Flag("share of films held out for the final score", above=0,
-    below=1)]`.
+    `Annotated[float, Flag("fraction of films held out for the final score", above=0, below=1)]`
     """
 
     help: str
@@ -41,7 +37,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Setting(Flag):
-    """A flag that several jobs share and that also listens to an environment variable."""
+    """A flag that several jobs share; an environment variable sets it as well."""
 
     env: str = ""
     default: Any = None
@@ -49,7 +45,7 @@ class Setting(Flag):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One flag as read from the signature."""
+    """One flag, read from the signature."""
 
     name: str
     type: Any
@@ -70,7 +66,7 @@ class Parameter:
         return {bool: "True|False", int: "N", float: "X", Path: "PATH"}.get(self.type, "TEXT")
 
     def parse(self, text: str) -> Any:
-        """Read a value by the annotation, check it against the choices and bounds.
+        """Parse a value by the annotation; check it against the choices and bounds.
 
         Raises:
             UsageError: says what the flag takes, and the nearest valid choice.
@@ -145,8 +141,10 @@ _NOUNS = {
 
 
 def parameters_of(job: Job) -> dict[str, Parameter]:
-    """Read a job's signature. A parameter without an annotated `Flag`, or `**kwargs`, is a
-    programming error.
+    """The flags of a job, by name.
+
+    Raises:
+        TypeError: a parameter is not keyword-only.
     """
     hints = typing.get_type_hints(job, include_extras=True)
     found = {}
@@ -173,18 +171,18 @@ def parameters_of(job: Job) -> dict[str, Parameter]:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What the person asked for: texts by flag name, and the flags every job has."""
+    """The values of the given flags as text, by name, and whether help was asked for."""
 
     values: dict[str, str]
     help: bool = False
 
 
 def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> CommandLine:
-    """Take `--name value`, `--name=value`, `--switch`, `--noswitch`; hyphens count as underscores.
+    """Read `--name value`, `--name=value`, `--switch` and `--noswitch`; `-` counts as `_`.
 
     Raises:
-        UsageError: unknown flag (with the nearest valid name), missing value, a flag given twice, a
-        stray word.
+        UsageError: unknown flag (with the nearest valid name), missing value, repeated flag, or a
+            word that is no flag.
     """
     values: dict[str, str] = {}
     show_help = False
@@ -215,7 +213,8 @@ def read_flags(argv: Sequence[str], parameters: dict[str, Parameter]) -> Command
             name, value = negated, "False"
         elif name not in parameters:
             raise UsageError(
-                f"unknown flag --{name}.{did_you_mean('--' + name, ['--' + known for known in parameters])}"
+                f"unknown flag --{name}."
+                + did_you_mean(f"--{name}", [f"--{n}" for n in parameters])
             )
         elif not equals:
             bare_switch = _is_switch(parameters, name) and (not words or words[0].startswith("--"))
@@ -238,11 +237,12 @@ def _is_switch(parameters: dict[str, Parameter], name: str) -> bool:
 def resolve(
     parameters: dict[str, Parameter], texts: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Check every value; fill in the environment. Returns texts for Fire, and for non-default
-    values where they come from.
+    """Check every value, and take missing ones from the environment.
+
+    Returns the texts for Fire, and the origin of every value that is not the default.
 
     Raises:
-        UsageError: a value that the annotation does not take, or a required flag that is missing.
+        UsageError: an invalid value, or a required flag that is missing.
     """
     checked: dict[str, str] = {}
     overrides: dict[str, str] = {}
@@ -270,7 +270,7 @@ def resolve(
 
 
 def help_text(job: Job) -> str:
-    """Purpose, flags with defaults and reasons, examples: all from the docstring and the signature."""
+    """Help of a job, from its docstring and its signature."""
     purpose, _, examples = inspect.cleandoc(job.__doc__ or "").partition("Examples:\n")
     lines = [
         f"usage: python -m jobs.{job.__name__} [--flag value ...]",

@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lib.run.errors import (
-    StoppedBySignal,
-)
+from lib.run.errors import StoppedBySignal
 
 
 @contextmanager
 def defer_signals() -> Iterator[Callable[[], None]]:
-    """Hold SIGTERM and SIGINT back while the block runs: the yielded function raises what came,
-    when it is called.
+    """Defer SIGTERM and SIGINT while the block runs.
 
-    What nobody asked for is raised when the block ends. A second signal is not held back.
+    The yielded function raises `StoppedBySignal` if a signal has arrived; call it where stopping
+    is safe. A pending signal is raised at the end of the block. A second signal is not deferred.
     """
     arrived: list[int] = []
 
@@ -39,8 +37,6 @@ def defer_signals() -> Iterator[Callable[[], None]]:
 
 
 def import_torch() -> None:
-    """Import PyTorch for the first time. A signal whose handler raises in the middle of that would
-    abort the process.
-    """
+    """Import PyTorch. A signal handler that raises during the first import aborts the process."""
     with defer_signals():
         importlib.import_module("torch")

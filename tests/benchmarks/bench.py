@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lib.dataset.manifest import SplitRecord, read_split, write_rows
+from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split, write_rows
+from lib.storage.atomic import link_or_copy
 from lib.workers.cores import usable_cores, usable_memory
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,26 @@ LITE0 = ["--backbone", "efficientnet_lite0"]
 # glibc's settings of the image and the Makefile: the jobs run with them, what one would write
 # instead does not.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. Only `FULL` has enough films and epochs for the goals of training."""
+
+    training_films: int | None  # None: all of them
+    epochs: tuple[int, int]
+    seeds: int
+    predicted_films: int
+    rounds: int
+    cold_starts: int
+    memory_films: tuple[int, int]
+    growth_films: int
+    kinds: tuple[str, ...] = ("large JPEG", "1024 px PNG", "256 px PNG")  # of predicted films
+
+
+FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400)
+QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100)
+TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, ("1024 px PNG",))  # in the tests
 
 
 @dataclass
@@ -84,8 +105,8 @@ def at_most(name: str, ours: float, theirs: float, unit: str, goal: float) -> Ro
 class Bench:
     """A work folder with films, split and model, and the commands that are compared in it."""
 
-    def __init__(self, work: Path, films: Path | None, quick: bool) -> None:
-        self.work, self.quick = work, quick
+    def __init__(self, work: Path, films: Path | None, size: Size) -> None:
+        self.work, self.size = work, size
         self.films = films or (REAL_FILMS if REAL_FILMS.is_dir() else None)
         self.data, self.runs = work / "data", work / "runs"
         self.environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
@@ -168,13 +189,12 @@ class Bench:
         return score
 
     def training(self) -> Iterable[Row]:
-        """Both phases against the plain loop, three seeds; a few epochs of a part of the films with
-        --quick.
-        """
-        data, epochs = (self.folder_of(400), (1, 1)) if self.quick else (self.data, (5, 8))
+        """Both phases against the plain loop."""
+        epochs, part = self.size.epochs, self.size.training_films
+        data = self.folder_of(part) if part else self.data
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         scores: dict[str, list[float]] = {"ours": [], "plain": []}
-        for seed in range(1 if self.quick else 3):
+        for seed in range(self.size.seeds):
             more = [["--seed", seed, "--epochs", count] for count in epochs]
             seconds["ours"].append(self.train(data, self.work / "runs_training", *more))
             scores["ours"].append(self.macro_f1(data, self.work / "runs_training"))
@@ -212,12 +232,13 @@ class Bench:
 
     def prediction(self) -> Iterable[Row]:
         """Films per second by format: against the plain loop, timm's way, and decoding plus model."""
-        count = 160 if self.quick else 480
+        count = self.size.predicted_films
         checkpoint = self.runs / "best_efficientnet_lite0.pt"
-        for kind, goal in (("large JPEG", 12), ("1024 px PNG", 8), ("256 px PNG", 14)):
+        goals = {"large JPEG": 12, "1024 px PNG": 8, "256 px PNG": 14}
+        for kind, goal in ((kind, goals[kind]) for kind in self.size.kinds):
             folder = self.films_of(kind, count)
             speeds: dict[str, list[float]] = {}
-            for _ in range(1 if self.quick else 3):
+            for _ in range(self.size.rounds):
                 for name in ("predict", "plain", "decode", "timm", "model"):
                     if name in ("plain", "timm"):
                         argv = (
@@ -273,7 +294,7 @@ class Bench:
         if subprocess.run([sys.executable, "-c", bare], capture_output=True).returncode:
             bare = "from lib.network.torchvision import torchvision"  # the bare import dies here (see there)
         ours, theirs = [], []
-        for _ in range(3 if self.quick else 7):
+        for _ in range(self.size.cold_starts):
             ours.append(
                 self.job(
                     "predict_batch",
@@ -302,7 +323,7 @@ class Bench:
     def memory(self) -> Iterable[Row]:
         """Peak memory of predict_batch with fifty times the files."""
         peaks = []
-        few, many = (200, 4000) if self.quick else (1000, 50_000)
+        few, many = self.size.memory_films
         for count in (few, many):
             folder = self.films_of("224 px JPEG", count)
             argv = ["--input", folder, "--output", self.work / "many.csv", "--runs_dir", self.runs]
@@ -320,10 +341,8 @@ class Bench:
         yield at_most(f"peak memory, {many:,} files against {few:,}", peaks[1], peaks[0], "MB", 1.1)
 
     def growth(self) -> Iterable[Row]:
-        """What doubling costs: (t(4N) − t(2N)) / 2 against t(2N) − t(N); what a process costs once
-        cancels out.
-        """
-        size, rounds = (100, 1) if self.quick else (400, 3)
+        """Cost of doubling: (t(4N) − t(2N)) / 2 against t(2N) − t(N), without the start-up."""
+        size, rounds = self.size.growth_films, self.size.rounds
         predict = [
             lambda n=n: self.script(
                 "ours",
@@ -345,8 +364,10 @@ class Bench:
         yield _growth_row("training", size, trainings, rounds)
 
     def films_of(self, kind: str, count: int) -> Path:
-        """A folder of `count` links to films of one kind, made from others where the source has
-        none.
+        """A folder of `count` hard links to films of one kind, made where the source has none.
+
+        Symbolic links would do for a benchmark, but predict_batch refuses those that lead out of
+        its input.
         """
         side, suffix, mode = {
             "large JPEG": (1000, "JPEG", "L"),
@@ -372,16 +393,14 @@ class Bench:
         folder.mkdir(parents=True)
         for number in range(count):
             source = found[number % len(found)]
-            (folder / f"{number:06d}{source.suffix}").symlink_to(source)
+            link_or_copy(source, folder / f"{number:06d}{source.suffix}")
         return folder
 
     def _some(self, count: int) -> list[Path]:
         return [self.data / "raw" / row.path for row in read_split(self.data) if row.split][:count]
 
     def folder_of(self, films: int) -> Path:
-        """A data folder with about `films` training films, repeated where the source has fewer; val
-        and test as they are.
-        """
+        """A data folder with about `films` training films, repeated where the source has fewer."""
         data = self.work / f"data_{films}"
         if (data / "split.csv").exists():
             return data
@@ -392,16 +411,19 @@ class Bench:
         chosen += [
             (train[number % len(train)], f"{number // len(train)}_") for number in range(films)
         ]
-        records = []
+        measured = {record.path: record for record in read_manifest(self.data)}
+        records, manifest = [], []
         for row, prefix in chosen:
             path = f"{row.label}/{prefix}{Path(row.path).name}"
+            manifest.append(replace(measured[row.path], path=path))
             target = data / row.split / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to((self.data / row.file).resolve())
+            link_or_copy((self.data / row.file).resolve(), target)
             records.append(
                 SplitRecord(path, row.label, row.split, prefix + row.group, "", row.sha256)
             )
         shutil.copytree(self.data / "cache" / "weights", data / "cache" / "weights")
+        write_rows(data / "raw" / "manifest.csv", manifest, FilmRecord)
         write_rows(data / "split.csv", records, SplitRecord)
         return data
 
@@ -429,35 +451,40 @@ def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], round
     return row
 
 
+PARTS = ("prediction", "cold", "memory", "growth", "training")
+
+
 def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "") -> None:
-    """Measure everything, or the comma-separated parts `only` of
-    prediction,cold,memory,growth,training.
-    """
-    target = Path(out).resolve()
+    """Measure everything, or the comma-separated parts `only` of `PARTS`."""
+    parts = tuple(only.split(",") if isinstance(only, str) else only) if only else PARTS
+    measure(Path(out).resolve(), Path(films) if films else None, QUICK if quick else FULL, parts)
+
+
+def measure(
+    target: Path, films: Path | None, size: Size, parts: Sequence[str] = PARTS
+) -> list[Row]:
+    """Measure `parts` in `target`/bench; write bench.json and bench.png."""
     work = target / "bench"
-    bench = Bench(work, Path(films) if films else None, quick)
+    bench = Bench(work, films, size)
     print(f"films: {bench.films or 'generated'}; work folder: {work}", flush=True)
     bench.prepare()
-    parts = (only.split(",") if isinstance(only, str) else list(only)) if only else []
     rows: list[Row] = []
-    for part in ("prediction", "cold", "memory", "growth", "training"):
-        if not parts or part in parts:
-            for row in getattr(bench, part)():
-                rows.append(row)
-                print(
-                    f"  {row.name}: {row.ours:.4g} and {row.theirs:.4g} {row.unit}, ratio {row.ratio:.3g}",
-                    flush=True,
-                )
+    for part in (part for part in PARTS if part in parts):
+        for row in getattr(bench, part)():
+            rows.append(row)
+            values = f"{row.ours:.4g} and {row.theirs:.4g} {row.unit}, ratio {row.ratio:.3g}"
+            print(f"  {row.name}: {values}", flush=True)
     shutil.rmtree(work / "runs_training", ignore_errors=True)
-    _show(rows, quick)
+    _show(rows, size)
     (target / "bench.json").write_text(
-        json.dumps({**_machine(quick), "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
+        json.dumps({**_machine(size), "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
     )
     _draw(rows, target / "bench.png")
     print(f"written: {target / 'bench.json'}, {target / 'bench.png'}")
+    return rows
 
 
-def _machine(quick: bool) -> dict[str, Any]:
+def _machine(size: Size) -> dict[str, Any]:
     model = next(
         (
             line.split(":")[1].strip()
@@ -469,7 +496,7 @@ def _machine(quick: bool) -> dict[str, Any]:
     packages = ("torch", "torchvision", "timm", "openvino", "pillow", "kornia-rs")
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "quick": quick,
+        "quick": size != FULL,
         "cpu": model,
         "cores": usable_cores(),
         "memory_gb": round(usable_memory() / 1e9, 1),
@@ -480,9 +507,9 @@ def _machine(quick: bool) -> dict[str, Any]:
     }
 
 
-def _show(rows: Sequence[Row], quick: bool) -> None:
+def _show(rows: Sequence[Row], size: Size) -> None:
     table = Table(
-        title="quick: too few films and epochs for the goals of training" if quick else None,
+        title=None if size == FULL else "too few films and epochs for the goals of training",
         title_justify="left",
     )
     for column in ("", "jobs", "other", "unit", "ratio", "goal", ""):

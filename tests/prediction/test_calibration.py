@@ -11,7 +11,7 @@ from lib.network.numerics import softmax
 from lib.prediction import calibration
 from lib.prediction.calibration import Reference
 from lib.prediction.prediction import Prediction
-from lib.prediction.triage import Judge
+from lib.prediction.triage import Triage
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 
@@ -77,14 +77,14 @@ def test_brier_and_reliability_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def judge() -> tuple[Judge, np.random.Generator]:
+def judge() -> tuple[Triage, np.random.Generator]:
     """A judge of films whose features and thumbnails are noise around one centre."""
     generator = np.random.default_rng(0)
     logits, targets = _drawn(400, 1, scale=2.0)
     features = 1 + 0.2 * generator.normal(size=(400, 64))
     films = np.linspace(0, 200, 1024).reshape(1, 32, 32) + generator.normal(0, 20, (400, 32, 32))
     learnt, reference = calibration.calibrate(logits, targets, features, films, CLASSES)
-    return Judge(learnt, reference), generator
+    return Triage(CLASSES, learnt, reference), generator
 
 
 def _answer(generator: np.random.Generator, **changed: object) -> Prediction:
@@ -100,11 +100,11 @@ def _answer(generator: np.random.Generator, **changed: object) -> Prediction:
     return Prediction(Film(Path("film.png"), **read), **{**values, **changed})  # type: ignore[arg-type]
 
 
-def test_what_asks_for_a_human_look(judge: tuple[Judge, np.random.Generator]) -> None:
+def test_what_asks_for_a_human_look(judge: tuple[Triage, np.random.Generator]) -> None:
     judging, generator = judge
 
-    def reasons(positive: str = "", **changed: object) -> list[str]:
-        return judging.reasons(_answer(generator, **changed), CLASSES, positive)
+    def reasons(**changed: object) -> list[str]:
+        return [reason.text for reason in judging.reasons(_answer(generator, **changed))]
 
     ordinary = [reasons() for _ in range(300)]
     assert sum(bool(found) for found in ordinary) <= 30
@@ -118,7 +118,7 @@ def test_what_asks_for_a_human_look(judge: tuple[Judge, np.random.Generator]) ->
 
 
 def test_a_reference_survives_its_file(
-    judge: tuple[Judge, np.random.Generator], tmp_path: object
+    judge: tuple[Triage, np.random.Generator], tmp_path: object
 ) -> None:
     from pathlib import Path
 
@@ -132,7 +132,9 @@ def test_a_reference_survives_its_file(
 
 
 def test_a_model_without_validation_films_judges_blank_films_alone() -> None:
-    nobody = Judge(None, None)
+    nobody = Triage(CLASSES)
     generator = np.random.default_rng(0)
-    assert nobody.reasons(_answer(generator), CLASSES) == []
-    assert nobody.reasons(_answer(generator, contrast=0.0), CLASSES) == ["blank or nearly blank"]
+    assert nobody.reasons(_answer(generator)) == ()
+    assert [reason.text for reason in nobody.reasons(_answer(generator, contrast=0.0))] == [
+        "blank or nearly blank"
+    ]
