@@ -89,7 +89,10 @@ class Shelf:
             with open(
                 self.path, "wb"
             ) as file:  # all its room at once: a full disk shows here, not in the middle
-                os.posix_fallocate(file.fileno(), 0, self.films * self.row_bytes)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, self.films * self.row_bytes)
+                else:  # macOS: the size alone
+                    file.truncate(self.films * self.row_bytes)
         with open(self.path, "r+b") as file:
             file.seek(chunk * CHUNK * self.row_bytes)
             file.write(rows.astype(np.float16).tobytes())
