@@ -17,6 +17,7 @@ from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
 from lib.network.weights import bring_weights
 from lib.run import console, execute
+from lib.run.connection import trusted_authorities
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, UsageError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -69,7 +70,7 @@ def ingest(
         python -m jobs.ingest --backbone resnet18 --weights resnet18-f37072fd.pth
     """
     threads = workers or usable_cores(cpus)
-    with atomic.lock(data_dir, "the data folder"):
+    with atomic.lock(data_dir, "the data folder"), trusted_authorities():
         raw, staging = data_dir / "raw", data_dir / f".raw{atomic.PARTIAL}"
         atomic.recover_folder(raw)
         source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)

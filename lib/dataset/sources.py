@@ -1,24 +1,20 @@
 """Sources of films: the named data sets, folders and Kaggle; a source is located, then scanned."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.dataset import labels, synthetic
+from lib.dataset import kaggle, labels, synthetic
 from lib.dataset.labels import ClassNames, FoundFilm, LabelledFiles
 from lib.images.files import LARGEST_FILE, archive_refusal, find_files, unpack_command
 from lib.run import console
 from lib.run.errors import JobError, UsageError
-from lib.storage import atomic
 from lib.storage.stamp import Stamp
 
 GENERIC_ALIASES = {
     label: (*names, *labels.SUBTYPES.get(label, ())) for label, names in labels.SYNONYMS.items()
 }
-# Bytes. Kaggle does not say the size beforehand; the archive and its films lie side by side.
-ROOM_FOR_DOWNLOAD = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
                 "or kaggle:OWNER/NAME/versions/N."
             )
         known = handle.split("/versions/")[0] == KAGGLE_THREE_CLASSES.handle
-        root = download_from_kaggle(handle, cache_dir / "kagglehub")
+        root = kaggle.download(handle, cache_dir / "kagglehub")
         return Source(
             KAGGLE_THREE_CLASSES if known else Dataset(handle, handle),
             root,
@@ -110,73 +106,6 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
     raise UsageError(
         "--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom, "
         f"not {dataset!r}."
-    )
-
-
-def download_from_kaggle(handle: str, cache: Path) -> Path:
-    """Download through kagglehub into `cache`, or take the newest complete cached version when
-    Kaggle is out of reach.
-
-    Credentials are kagglehub's affair (KAGGLE_API_TOKEN, KAGGLE_USERNAME and KAGGLE_KEY, or
-    kaggle.json in KAGGLE_CONFIG_DIR); public sets need none. They are never read or printed here.
-
-    Raises:
-        JobError: no network, no permission or no such dataset, with the ways around it.
-    """
-    cached = _cached_versions(handle, cache)
-    if "/versions/" in handle and cached:
-        return cached[-1]
-    atomic.make_folder(cache)
-    atomic.require_room(cache, ROOM_FOR_DOWNLOAD, "downloading and unpacking the dataset")
-    os.environ["KAGGLEHUB_CACHE"] = str(cache.resolve())
-    if os.environ.get("KAGGLE_JSON"):
-        os.environ.setdefault(
-            "KAGGLE_CONFIG_DIR", str(Path(os.environ["KAGGLE_JSON"]).expanduser().parent)
-        )
-    try:
-        import requests
-
-        requests.head(
-            "https://www.kaggle.com", timeout=10
-        )  # a silent network would hang kagglehub for minutes
-        import kagglehub
-
-        return Path(kagglehub.dataset_download(handle))
-    except Exception as error:
-        if cached:
-            console.warn(
-                f"Kaggle cannot be reached ({type(error).__name__}); using the cached copy {cached[-1]}"
-            )
-            return cached[-1]
-        raise JobError(_kaggle_refusal(handle, cache, error)) from error
-
-
-def _cached_versions(handle: str, cache: Path) -> list[Path]:
-    """Complete versions in kagglehub's layout: datasets/OWNER/NAME/versions/N beside the marker
-    N.complete.
-    """
-    name, _, version = handle.partition("/versions/")
-    home = cache / "datasets" / name
-    markers = home.glob(f"{version}.complete" if version else "*.complete")
-    numbers = sorted(int(marker.stem) for marker in markers if marker.stem.isdigit())
-    return [
-        home / "versions" / str(number)
-        for number in numbers
-        if (home / "versions" / str(number)).is_dir()
-    ]
-
-
-def _kaggle_refusal(handle: str, cache: Path, error: Exception) -> str:
-    reason = str(error).split("(Caused by")[0].strip()[:200] or type(error).__name__
-    return (
-        f"cannot download {handle} from Kaggle: {reason}\n"
-        "What to do instead:\n"
-        "  make demo                         the whole chain on generated films, no network needed\n"
-        "  make all DATASET=folder:PATH      films that are already on this machine, in class folders\n"
-        f"  a manual download                 unpack the archive from kaggle.com/datasets/{handle.split('/versions/')[0]}\n"
-        "                                    anywhere, then make all DATASET=folder:THAT_FOLDER\n"
-        f"  a colleague's cache               copy their {cache} folder here\n"
-        "  a private dataset                 set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, in .env"
     )
 
 

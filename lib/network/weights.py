@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib.network.backbones import Backbone, build
 from lib.run import console
+from lib.run.connection import describe_failure
 from lib.run.errors import JobError
 from lib.storage.atomic import copy_file, make_folder, sha256_of, write_json
 
@@ -122,7 +123,7 @@ def _download(backbone: Backbone, file: Path) -> str:
         )
     except Exception as error:
         raise JobError(
-            f"cannot download {url}: {error}\n"
+            f"cannot download {url}: {describe_failure(error) or error}\n"
             "What to do instead:\n"
             "  --weights FILE               a copy of that file (for make: WEIGHTS=FILE)\n"
             "  BACKBONE=efficientnet_lite0  a backbone whose weights come with the installation"

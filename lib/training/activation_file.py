@@ -37,7 +37,10 @@ class ActivationFile:
         """Write the rows of one chunk. `sync` makes them durable."""
         if not self.path.exists():
             with open(self.path, "wb") as file:  # allocated whole: a full disk is noticed here
-                os.posix_fallocate(file.fileno(), 0, self.films * self.row_bytes)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, self.films * self.row_bytes)
+                else:  # macOS: the size alone
+                    file.truncate(self.films * self.row_bytes)
         with open(self.path, "r+b") as file:
             file.seek(chunk * CHUNK * self.row_bytes)
             file.write(rows.astype(np.float16).tobytes())
@@ -47,7 +50,7 @@ class ActivationFile:
         """Flush the rows to the disk, then write their marks."""
         if self.path.exists():
             with open(self.path, "r+b") as file:
-                os.fdatasync(file.fileno())
+                os.fsync(file.fileno())
             with atomic.whole_file(self._marks_path) as marks:
                 marks.write(self.marks.tobytes())
 

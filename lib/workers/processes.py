@@ -9,8 +9,11 @@ state with the job.
 import ctypes
 import multiprocessing
 import multiprocessing.forkserver
+import os
 import resource
 import signal
+import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
@@ -33,6 +36,8 @@ MEMORY = (
 GRACE = 60.0  # seconds beyond the time limit after which a silent pool counts as dead
 _ATTEMPTS = 5  # consecutive pools that may die without a result
 _PR_SET_PDEATHSIG = 1
+# Bytes: sun_path holds 108 on Linux and 104 elsewhere, the zero at the end included.
+_LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
 
 def start_server(*modules: str) -> None:
@@ -40,6 +45,7 @@ def start_server(*modules: str) -> None:
 
     It imports `modules` besides the decoders. A server that is already running is not changed.
     """
+    _require_short_socket_path()
     _context().set_forkserver_preload(["lib.images.preload", *modules])
     multiprocessing.forkserver.ensure_running()
 
@@ -173,19 +179,43 @@ class _Pool(Generic[Item, Result]):
             self._pool.join()
 
 
+def _require_short_socket_path() -> None:
+    """The server listens on a socket in TMPDIR, whose path the kernel bounds.
+
+    Raises:
+        JobError: the path would be too long, or there is no folder for temporary files.
+    """
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        raise JobError(
+            "there is no folder for temporary files: set TMPDIR to one that can be written to."
+        ) from None
+    longest = _LONGEST_SOCKET_PATH - len("/pymp-12345678/listener-12345678")
+    if len(os.fsencode(folder)) > longest:
+        raise JobError(
+            f"TMPDIR {folder} is too long for the socket of the reading processes: "
+            f"{len(os.fsencode(folder))} bytes, at most {longest}. Set TMPDIR to a shorter path, "
+            "such as /tmp."
+        )
+
+
 def _context() -> Any:
     return multiprocessing.get_context("forkserver")
 
 
 def _confine() -> None:
-    """In a worker: end with the job, be killed first when memory runs out, write no core files."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In a worker: die with the job, be the kernel's first choice when memory runs out, leave no
+    core files.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(
-        resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most)
-    )
+    memory = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    with suppress(ValueError):  # macOS reserves more than that from the start
+        resource.setrlimit(resource.RLIMIT_AS, (memory, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
