@@ -182,16 +182,16 @@ def _print_audit(found: Audit, policy: str, reason: str) -> None:
     )
     rows = [
         (
-            p["class"],
-            p["films"],
-            f"{p['width']} x {p['height']}",
-            p["sizes"],
-            f"{p['square']:.0%}",
-            f"{p['tinted']:.0%}",
-            f"{p['brightness']:.0f}",
-            f"{p['contrast']:.0f}",
-            p["blank"],
-            p["files"],
+            p.label,
+            p.films,
+            f"{p.width} x {p.height}",
+            p.sizes,
+            f"{p.square:.0%}",
+            f"{p.tinted:.0%}",
+            f"{p.brightness:.0f}",
+            f"{p.contrast:.0f}",
+            p.blank,
+            p.files,
         )
         for p in found.properties
     ]
@@ -199,7 +199,7 @@ def _print_audit(found: Audit, policy: str, reason: str) -> None:
     by_source = [(source, *counts.values()) for source, counts in found.sources.items()]
     console.table(
         "where the films seem to come from",
-        ("source", *(p["class"] for p in found.properties)),
+        ("source", *(p.label for p in found.properties)),
         by_source,
     )
     if found.single_class_sources:

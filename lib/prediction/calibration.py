@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.network.numerics import softmax
+from lib.prediction.classes import WHO_TUBERCULOSIS
 
 COVERAGE = 0.90  # share of films whose conformal set is to hold the true class
-SENSITIVITY = 0.90  # WHO's minimum for a tuberculosis screening test (specificity: 0.70)
+SENSITIVITY = WHO_TUBERCULOSIS.sensitivity  # of the stored thresholds
 OUTLIERS = 0.02  # share of validation films that each out-of-distribution test may flag
 REFERENCES = 512  # validation films that are kept for comparison
 NEIGHBOURS = 3

@@ -11,8 +11,7 @@ from lib.network.artifact import ModelManifest
 from lib.prediction.maps import overlay
 from lib.prediction.prediction import Prediction
 from lib.prediction.rows import Counts, Row
-from lib.reports import figures
-from lib.reports.pages import _TEMPLATES, jpeg
+from lib.reports.rendering import jpeg, write_page
 from lib.storage.cells import to_cell
 
 CARDS = 5000  # films on the page: a browser still sorts them at once
@@ -67,4 +66,4 @@ def write_triage(
         "model": manifest.name,
         "without": sum(bool(card.row.prediction) and not card.picture for card in cards),
     }
-    figures.save_text(path, _TEMPLATES.get_template("triage.html").render(content))
+    write_page(path, "triage.html", content)
