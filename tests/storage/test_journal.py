@@ -110,7 +110,7 @@ def test_rows_of_changed_or_vanished_files_and_rows_with_an_error_are_done_again
     assert rows[1:4] == ["0.png,B0,", "1.png,A1,", "2.png,B2,"]
 
 
-def test_files_that_cannot_be_read_wait_for_the_others_and_get_two_tries_however_often_a_run_is_killed(
+def test_unreadable_files_come_last_and_get_two_tries_however_often_a_run_is_killed(
     tmp_path: Path,
 ) -> None:
     table = tmp_path / "t.csv"
