@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +43,7 @@ def ingest(
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
     follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
+    trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,  # noqa: ARG001  # log
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -84,9 +85,10 @@ def ingest(
         records, refused = list(plan.earlier), {}
         if not plan.is_carried_out:
             refused = plan.stage(staging, raw, source, follow_links)
-            seen = _examine(
-                plan, refused, staging, threads, int(1e6 * max_megapixels), file_timeout
+            look = partial(
+                examine, max_pixels=int(1e6 * max_megapixels), trust_headers=trust_headers
             )
+            seen = _examine(plan, refused, staging, threads, look, file_timeout)
             records = plan.records(seen, refused)
         if not plan.to_copy and records == list(plan.earlier):
             shutil.rmtree(staging, ignore_errors=True)
@@ -135,13 +137,13 @@ def _examine(
     refused: Mapping[str, str],
     staging: Path,
     threads: int,
-    max_pixels: int,
+    look: Callable[[Path], Examination],
     seconds: float,
 ) -> dict[str, Examination]:
     """Decode and measure the copies that need it, in worker processes. By origin."""
     films = [film for film in plan.films if not film.measured and film.film.origin not in refused]
     examinations = map_isolated(
-        partial(examine, max_pixels=max_pixels),
+        look,
         unexamined,
         (staging / film.name for film in films),
         threads,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-LARGEST_FILE = 4 * 2**30  # bytes; a film of MAX_PIXELS is smaller, a sparse file can be terabytes
+LARGEST_FILE = 4 * 2**30  # bytes; a sparse file can have terabytes
+MAX_PIXELS = 200_000_000  # a film of 14k x 14k; the default of --max_megapixels
+FILE_SECONDS = 20.0  # to decode one file; the default of --file_timeout
 TOO_LARGE_FILE = "file is larger than 4 GB, which no film is"
 NOT_FOLLOWED = "is not followed (--follow_links follows links)"
 

@@ -42,16 +42,16 @@ def print_audit(found: Audit) -> None:
     )
     rows = [
         (
-            p["class"],
-            p["films"],
-            f"{p['width']} x {p['height']}",
-            p["sizes"],
-            f"{p['square']:.0%}",
-            f"{p['tinted']:.0%}",
-            f"{p['brightness']:.0f}",
-            f"{p['contrast']:.0f}",
-            p["blank"],
-            p["files"],
+            p.label,
+            p.films,
+            f"{p.width} x {p.height}",
+            p.sizes,
+            f"{p.square:.0%}",
+            f"{p.tinted:.0%}",
+            f"{p.brightness:.0f}",
+            f"{p.contrast:.0f}",
+            p.blank,
+            p.files,
         )
         for p in found.properties
     ]
@@ -59,7 +59,7 @@ def print_audit(found: Audit) -> None:
     by_source = [(source, *counts.values()) for source, counts in found.sources.items()]
     console.table(
         "where the films seem to come from",
-        ("source", *(p["class"] for p in found.properties)),
+        ("source", *(p.label for p in found.properties)),
         by_source,
     )
     if found.single_class_sources:

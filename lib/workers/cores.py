@@ -1,4 +1,4 @@
-"""How many cores and how much memory this process may really use, inside a container or outside."""
+"""The number of cores and the memory that this process may use, also inside a container."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cgroup_quota(root: Path = CGROUP) -> float | None:
-    """Cores granted by the container's CPU quota (cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`), None
-    without one.
-    """
+    """Cores of the container's CPU quota (cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`), or None."""
     try:
         quota, period = (root / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -25,8 +23,9 @@ def cgroup_quota(root: Path = CGROUP) -> float | None:
 
 
 def usable_cores(wanted: int = 0, root: Path = CGROUP) -> int:
-    """Whole cores to compute with: affinity mask and quota, rounded down, at least 1; `wanted` > 0
-    lowers it further.
+    """Whole cores to compute with: affinity mask and quota, rounded down, at least 1.
+
+    `wanted` > 0 is an upper limit.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -40,9 +39,7 @@ def usable_cores(wanted: int = 0, root: Path = CGROUP) -> int:
 
 
 def usable_memory(root: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes of memory: the machine's, or less where the container has a limit (cgroup v2
-    `memory.max`, v1).
-    """
+    """Bytes of memory: the machine's, or the container's limit (cgroup v1 and v2) if lower."""
     limits = []
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:

@@ -185,7 +185,8 @@ class Bench:
     def macro_f1(self, data: Path, runs: Path) -> float:
         """Of the model that a training left."""
         self.job("evaluate", "--data_dir", data, "--runs_dir", runs)
-        score: float = json.loads((runs / "evaluation" / "metrics.json").read_text())["macro_f1"]
+        metrics = json.loads((runs / "evaluation" / "metrics.json").read_text())
+        score: float = metrics["scores"]["macro_f1"]["value"]
         return score
 
     def training(self) -> Iterable[Row]:

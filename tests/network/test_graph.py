@@ -100,12 +100,12 @@ def test_a_failure_of_the_reader_reaches_the_caller(model: Path) -> None:
 
 def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
     content = checkpoints.load(chain / "runs" / "best_efficientnet_lite0.pt")
-    network = backbones.build(content.row, 3).eval()
+    network = backbones.build(content.architecture, 3).eval()
     network.load_state_dict(content.state)
     files = sorted((chain / "data").resolve().joinpath("test").rglob("*.*"))
     greys = [read_grey(path, 224) for path in files]
     with torch.inference_mode():
-        wanted = torch.softmax(network(to_input(greys, content.row)).double(), 1).numpy()
+        wanted = torch.softmax(network(to_input(greys, content.architecture)).double(), 1).numpy()
     answers = list(Predictor(model, "fp32", 2, 2).predict(files))
     assert [answer.film.path for answer in answers] == files
     shift = np.abs(softmax(np.stack([answer.logits for answer in answers])) - wanted)
