@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from lib.images.files import archive_refusal, find_files, is_passed_over, unpack_command
+from lib.images.inputs import place_of
+from lib.run.errors import UsageError
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -106,3 +108,13 @@ def test_the_refusal_of_an_archive_is_a_command_that_unpacks_it(tmp_path: Path) 
     command = message.partition("give the folder: ")[2]
     assert os.system(command) == 0
     assert (tmp_path / "my films" / "a.png").read_bytes() == b"film"
+
+
+def test_a_batch_of_an_archive_is_refused_and_links_are_followed_on_request(tmp_path: Path) -> None:
+    _touch(tmp_path, "elsewhere/a.png", "in/b.png")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "films.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UsageError, match="unzip"):
+        place_of(str(tmp_path / "films.zip"), [])
+    assert list(place_of(str(tmp_path / "in"), []).names) == ["b.png", "more"]
+    assert list(place_of(str(tmp_path / "in"), [], True).names) == ["b.png", "more/a.png"]
