@@ -39,11 +39,11 @@ class Plan:
     """What decides the weights besides the films."""
 
     seed: int = 0
-    steps: int = 1500
-    first_stage: float = 0.45  # share of the steps before the adults' films join
+    steps: int = 480
+    first_stage: float = 0.55  # share of the steps before the adults' films join
     batch: int = 32
-    learning_rate: float = 4e-3  # peak of one cycle
-    average: float = 0.99  # of the weights, per step
+    learning_rate: float = 5e-3  # peak of one cycle
+    average: float = 0.975  # of the weights, per step
     generated: int = 24
     lungless: int = 450
     agreement: float = 0.93  # Dice between two views of an adult's film, above which it is kept
