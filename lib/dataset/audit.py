@@ -60,8 +60,8 @@ class Audit:
 def audit(records: Sequence[FilmRecord], near: NDArray[np.int64] | None = None) -> Audit:
     """Audit a manifest.
 
-    `near` are the pairs `(pairs, 2)` of `duplicates.near_duplicates` on its readable films, where they
-    are known already.
+    `near` are the pairs `(pairs, 2)` of `duplicates.near_duplicates` on its readable films, if
+    they are known already.
     """
     films = [record for record in records if record.status == "ok"]
     labels = sorted({film.label for film in films})

@@ -163,11 +163,10 @@ def report(
     Console(width=170).print(grid)
     need = nodes * cores * rate
     print(
-        f"{nodes} nodes of {cores} cores answer {need:,.0f} films/s, {need / FILMS_PER_CHUNK:.0f} chunks/s"
+        f"{nodes} nodes of {cores} cores classify {need:,.0f} films/s, "
+        f"{need / FILMS_PER_CHUNK:.0f} chunks/s"
     )
-    print(
-        f"{films:,} films take them {films / need / 60:.1f} minutes, where nothing else is the limit"
-    )
+    print(f"{films:,} films take {films / need / 60:.1f} minutes if nothing else is the limit")
     for part, limit in (
         ("journal", films / foretold["journal", "seconds"]),
         ("pipeline", films / foretold["pipeline", "seconds"]),

@@ -173,7 +173,8 @@ def test_frontal_views_are_read(view: str) -> None:
     _each(
         "CHEST PA AND LATERAL|CHEST PA/LAT|Chest 2V PA+LAT|CHEST (PA AND LAT)|"
         "CHEST 2 VIEWS AND LAT|Thorax p.a. und seitlich|Torax PA e perfil|FACE ET PROFIL|"
-        "TORAX AP Y LATERAL|BILATERAL LUNGS|LATIN AMERICA CHEST|LATERALITY: U|PLATE 3|COLLATERAL|Thorax 2 Ebenen"
+        "TORAX AP Y LATERAL|BILATERAL LUNGS|LATIN AMERICA CHEST|LATERALITY: U|PLATE 3"
+        "|COLLATERAL|Thorax 2 Ebenen"
     ),
 )
 def test_a_description_of_several_views_or_of_none_decides_nothing(

@@ -206,7 +206,8 @@ def test_prediction_needs_neither_torch_nor_timm(chain: Path, tmp_path: Path) ->
     code = (
         "import sys; from jobs.predict_batch import predict_batch; from lib.run import execute; "
         "code = execute.execute(predict_batch, sys.argv[1:]); "
-        "assert not {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules); sys.exit(code)"
+        "absent = {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'}; "
+        "assert not absent & set(sys.modules); sys.exit(code)"
     )
     argv = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "x.csv"), *dirs(chain)[2:]]
     subprocess.run([sys.executable, "-c", code, *argv], env=environment(), check=True, cwd=tmp_path)
