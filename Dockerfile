@@ -5,7 +5,11 @@ RUN python -m venv --without-pip /opt/venv
 COPY requirements-torch.txt requirements.lock ./
 # PyTorch's CPU index first, for torch and torchvision alone and with one try, so that a network without it is through
 # in seconds; then whatever index pip is set up for. Everything else comes from the lock, checked against its hashes.
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
+# The secret ca (CA_BUNDLE in .env): certificates of one's own network, trusted here besides the public ones and left out of
+# the image. Proxies are build arguments that Docker knows and keeps out of the history.
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
+    --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
+    { [ ! -s /run/secrets/ca ] || { cat /etc/ssl/certs/ca-certificates.crt /run/secrets/ca > /tmp/ca.pem && export PIP_CERT=/tmp/ca.pem; }; } && \
     PIP="python -m pip --python /opt/venv/bin/python install --no-deps --no-compile" && \
     ($PIP --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
      || python -m pip --python /opt/venv/bin/python install --no-compile "$(grep ^torch= requirements-torch.txt)" ) && \
@@ -36,9 +40,11 @@ ENV PATH=/opt/venv/bin:$PATH \
 # every other time.
 FROM base AS cluster
 COPY requirements-ray.lock /tmp/
-RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
+    --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
+    { [ ! -s /run/secrets/ca ] || { cat /etc/ssl/certs/ca-certificates.crt /run/secrets/ca > /tmp/ca.pem && export PIP_CERT=/tmp/ca.pem; }; } && \
     /usr/local/bin/python -m pip --python /opt/venv/bin/python install --no-deps --no-compile --require-hashes -r /tmp/requirements-ray.lock && \
-    rm /tmp/requirements-ray.lock && \
+    rm -f /tmp/requirements-ray.lock /tmp/ca.pem && \
     bash /tmp/slim.sh cluster /opt/venv/lib/python3.11/site-packages && \
     cd /opt/venv/lib/python3.11/site-packages && \
     (/opt/venv/bin/python -m compileall -q -j 0 ray pyarrow >/dev/null || true)

@@ -18,10 +18,12 @@ DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
 $(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
 $(if $(word 2,$(DATA_DIR))$(word 2,$(RUNS_DIR)),$(error DATA_DIR and RUNS_DIR must not hold spaces))
-RUNNER   := $(or $(call setting,RUNNER),$(shell timeout 10 docker info >/dev/null 2>&1 && echo docker || echo local))
-# The caller; for root the owner of this folder, so that sudo make leaves no files of root's behind.
-UID := $(shell [ "$$(id -u)" = 0 ] && stat -c %u . || id -u)
-GID := $(shell [ "$$(id -u)" = 0 ] && stat -c %g . || id -g)
+RUNNER   := $(or $(call setting,RUNNER),$(shell $(if $(shell command -v timeout),timeout 10) docker info >/dev/null 2>&1 && echo docker || echo local))
+# As .env says; without it the caller, and for root the owner of this folder, so that sudo make leaves no files of root's behind.
+owner_of = $(shell [ "$$(id -u)" = 0 ] && ls -ldn . | awk '{ print $$$(1) }' || id $(2))
+UID := $(or $(call setting,UID),$(call owner_of,3,-u))
+GID := $(or $(call setting,GID),$(call owner_of,4,-g))
+SELINUX := $(call setting,SELINUX)
 export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CACHE_GB UID GID
 
 PYTHON   := .venv/bin/python
@@ -33,13 +35,15 @@ SCORES_A := $(RUNS_DIR)/evaluation/phase_a/metrics.json
 SCORES   := $(RUNS_DIR)/evaluation/metrics.json
 ANSWERS  := $(RUNS_DIR)/predictions/test.csv
 
+comma := ,
+READ_ONLY := ro$(if $(SELINUX),$(comma)$(SELINUX))
 # A folder of films and a weights file lie outside the container: they are mounted read-only.
 FOLDER := $(if $(findstring folder:,$(DATASET)),$(DATASET:folder:%=%))
 ifeq ($(RUNNER),docker)
 READY  := .env .make/image
 run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' docker compose --progress $(if $(MAKE_TERMERR),auto,quiet) run --rm $(1)
-INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(realpath '$(FOLDER)')":/input:ro) \
-	$(if $(WEIGHTS),-v "$$(realpath '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':ro)) ingest \
+INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(. deploy/portable.sh; absolute '$(FOLDER)')":/input:$(READ_ONLY)) \
+	$(if $(WEIGHTS),-v "$$(. deploy/portable.sh; absolute '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':$(READ_ONLY))) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
 JOB    = $(call run) $(1)
 else ifeq ($(RUNNER),local)
@@ -59,11 +63,11 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test test-fast bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
 	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
@@ -99,7 +103,7 @@ predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUT
 	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
 
 # Films that were added, changed or removed at the source since the manifest was written.
-CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print -quit 2>/dev/null))
+CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print 2>/dev/null | head -n 1))
 
 # The chain. Each job writes its target last and whole; the settings files change only when a setting does.
 $(MANIFEST): $(DATA_DIR)/.settings-ingest $(if $(CHANGED),FORCE) | $(READY) mounts
@@ -148,7 +152,8 @@ mounts:
 
 .env:
 	@sed -e 's/^UID=.*/UID=$(UID)/' -e 's/^GID=.*/GID=$(GID)/' .env.example > .env
-	@echo "wrote .env with UID=$(UID) GID=$(GID)"
+	@deploy/engine.sh | grep -v '^#' | while read -r line; do sed -e "s/^$${line%%=*}=.*/$$line/" .env > .env.new && mv .env.new .env; done
+	@echo "wrote .env with $$(grep -E '^(UID|GID|USERNS|SELINUX)=.' .env | paste -sd ' ' -)"
 
 # What the image is made of. The list itself is a prerequisite too: a deleted file has no time stamp to compare.
 IMAGE_FILES := $(shell find lib jobs -name __pycache__ -prune -o -type f -print | LC_ALL=C sort)
@@ -168,8 +173,8 @@ image: .env ## build the container image
 
 .venv/installed: requirements-torch.txt requirements.lock
 	@echo "installing into .venv (log: .venv/install.log)"
-	@mkdir -p .venv; : > .venv/install.log
-	@python3.11 -m venv .venv >> .venv/install.log 2>&1 || { cat .venv/install.log; echo "Python 3.11 with venv is needed."; exit 1; }
+	@python=$$(deploy/python.sh $(PYTHON_VERSION)) || exit $$?; echo "Python: $$python"; [ "$$python" = .venv/bin/python ] || \
+		{ rm -rf .venv; "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; }; : > .venv/install.log
 	@# PyTorch's CPU index, one try; elsewhere the general index, whose torch may bring CUDA packages.
 	@{ $(PYTHON) -m pip install --no-deps --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
 		|| $(PYTHON) -m pip install "$$(grep ^torch= requirements-torch.txt)"; \
@@ -188,6 +193,11 @@ test: .venv/installed-dev ## run all tests and print the coverage; those in cont
 
 test-fast: .venv/installed-dev ## run the tests without training, containers and subprocesses, in a minute
 	$(PYTHON) -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+# The chain and the fast tests in a throwaway .venv of another Python.
+test-python: ## the tests without chaos, benchmarks and containers on another Python: make test-python PYTHON_VERSION=3.13
+	@[ -n "$(PYTHON_VERSION)" ] || { echo "usage: make test-python PYTHON_VERSION=3.12|3.13"; exit 2; }
+	@deploy/test-python.sh "$(PYTHON_VERSION)" $(PYTEST_ARGS)
 
 bench: .venv/installed-dev ## measure against what one would write instead: make bench [QUICK=1] [FILMS=DIR]
 	$(PYTHON) -m tests.benchmarks.bench $(if $(QUICK),--quick) $(if $(FILMS),--films '$(FILMS)') --out '$(RUNS_DIR)' $(BENCH_ARGS)

@@ -4,8 +4,8 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-python=python3.11
-command -v "$python" >/dev/null || python=python3
+. deploy/portable.sh
+python=$(deploy/python.sh) || exit 1
 code=1 skipped=0 pinned=0
 venv=$(mktemp -d)
 trap 'rm -rf "$venv"' EXIT
@@ -13,8 +13,8 @@ log=$venv/log
 reachable=no
 
 if { "$python" -m venv "$venv/env" &&
-  timeout "${AUDIT_SECONDS:-60}" "$venv/env/bin/pip" install -q --retries 0 --timeout 5 --disable-pip-version-check pip-audit; } >"$log" 2>&1; then
-  timeout "${AUDIT_SECONDS:-60}" "$venv/env/bin/pip-audit" --no-deps --disable-pip --timeout 5 --progress-spinner off \
+  within "${AUDIT_SECONDS:-60}" "$venv/env/bin/pip" install -q --retries 0 --timeout 5 --disable-pip-version-check pip-audit; } >"$log" 2>&1; then
+  within "${AUDIT_SECONDS:-60}" "$venv/env/bin/pip-audit" --no-deps --disable-pip --timeout 5 --progress-spinner off \
     -r requirements.lock -r requirements-torch.txt >"$log" 2>&1
   code=$?
   # pip-audit calls a package that the index does not know "skipped", and its exit code 0: a mirror without the database
@@ -31,9 +31,9 @@ if [ "$reachable" = yes ]; then
 fi
 
 changed=$(git log -1 --format=%ct -- requirements.lock 2>/dev/null)
-[ -n "$changed" ] || changed=$(stat -c %Y requirements.lock)
+[ -n "$changed" ] || changed=$(date -r requirements.lock +%s)
 days=$((($(date +%s) - changed) / 86400))
 echo "not audited: the package index or its database of vulnerabilities cannot be reached from here."
-echo "requirements.lock was last changed on $(date -d "@$changed" +%F), $days days ago."
+echo "requirements.lock was last changed on $(date -d "@$changed" +%F 2>/dev/null || date -r "$changed" +%F), $days days ago."
 echo "Run make audit where there is a network; older than 90 days: make lock there, and bring the new image here."
 exit 1

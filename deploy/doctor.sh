@@ -1,18 +1,15 @@
 #!/usr/bin/env bash
 # Look this machine over before the night does: a line per finding, ok, warn or fail, and what to do.
-# Needs bash and coreutils alone; changes nothing. Exit code 0 when nothing failed, else 1. Credentials are never shown.
+# Needs bash and the usual tools of Linux or macOS; changes nothing. Exit code 0 when nothing failed, else 1. Credentials are never shown.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+. deploy/portable.sh
 
 failed=0
 ok() { printf 'ok    %s\n' "$*"; }
 warn() { printf 'warn  %s\n' "$*"; }
 fail() { printf 'fail  %s\n' "$*"; failed=$((failed + 1)); }
-in_file() { sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1 | sed -E "s/[[:space:]]+#.*//; s/[[:space:]]+\$//; s/^[\"'](.*)[\"']\$/\1/"; }
-setting() { local value=${!1:-$(in_file "$1")}; echo "${value:-$2}"; } # the environment wins over .env
 gigabytes() { awk -v kb="$1" 'BEGIN { printf "%.1f GB", kb / 1e6 }'; }
-digest() { sha256sum -- "$1" 2>/dev/null | cut -d ' ' -f 1; }
-owner() { stat -c '%u:%g' -- "$1"; }
 
 data=$(setting DATA_DIR data) runs=$(setting RUNS_DIR runs) image=$(setting IMAGE cxr-jobs:local)
 backbone=$(setting BACKBONE efficientnet_b0)
@@ -34,14 +31,15 @@ check_settings() {
     grep -q "^$name=" .env.example || { warn ".env: unknown name $name, it has no effect (names: .env.example)"; unknown=1; }
   done < <(sed -nE 's/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=.*/\2/p' .env | sort -u | grep -vx IMAGE)
   if grep -nvE '^[[:space:]]*(#.*)?$|^[A-Za-z_][A-Za-z0-9_]*=' .env | cut -d : -f 1 | grep -q .; then
-    warn ".env: line $(grep -nvE '^[[:space:]]*(#.*)?$|^[A-Za-z_][A-Za-z0-9_]*=' .env | cut -d : -f 1 | paste -sd ' ') is not NAME=value without spaces"
+    warn ".env: line $(grep -nvE '^[[:space:]]*(#.*)?$|^[A-Za-z_][A-Za-z0-9_]*=' .env | cut -d : -f 1 | paste -sd ' ' -) is not NAME=value without spaces"
   elif [ "$unknown" = 0 ]; then
     ok ".env: every name is known"
   fi
-  [ -z "$(find .env -perm /077 2>/dev/null)" ] || ! has_credentials || warn ".env holds credentials and others can read it: chmod 600 .env"
+  case $(ls -l .env) in ????------*) return ;; esac
+  ! has_credentials || warn ".env holds credentials and others can read it: chmod 600 .env"
 }
 
-has_credentials() { local name; for name in KAGGLE_API_TOKEN KAGGLE_KEY; do [ -z "$(setting $name '')" ] || return 0; done; return 1; }
+has_credentials() { local name; for name in KAGGLE_API_TOKEN KAGGLE_KEY; do [ -z "$(setting $name '')" ] || return 0; done; [[ $(setting HTTPS_PROXY '') == *@* ]]; }
 
 check_engine() {
   local wanted; wanted=$(setting RUNNER '')
@@ -49,7 +47,7 @@ check_engine() {
     check_venv
     return
   fi
-  if timeout 20 docker info >/dev/null 2>&1; then
+  if within 20 docker info >/dev/null 2>&1; then
     engine=yes
     ok "container engine $(docker version --format '{{.Server.Version}}' 2>/dev/null) answers"
   elif [ -z "$wanted" ] && [ -e .venv/installed ]; then
@@ -68,7 +66,26 @@ check_engine() {
   else
     ok "docker compose $compose"
   fi
+  check_kind
   check_image
+}
+
+# Rootless, remapped users, SELinux, Podman: what is set in .env against what the engine wants.
+check_kind() {
+  local kind="" name value have
+  while read -r line; do
+    case $line in
+    "# podman") ok "engine: Podman (tried with docker compose as its compose provider)" ;;
+    "# rootless") kind="runs without root: UID and GID 0 in the containers are you outside" ;;
+    "# userns") kind="remaps users: UID in the containers is another number outside" ;;
+    "# selinux") kind="is confined by SELinux: films need a label that containers may read" ;;
+    *=*)
+      name=${line%%=*} value=${line#*=} have=$(in_file "$name")
+      if [ "$have" = "$value" ]; then ok "engine $kind; .env has $line"
+      else fail "the engine $kind: set $line in .env (now ${have:-empty})"; fi
+      ;;
+    esac
+  done < <(deploy/engine.sh)
 }
 
 check_venv() {
@@ -79,7 +96,7 @@ check_venv() {
       warn ".venv is older than requirements.lock: make setup"
     fi
   else
-    fail "there is no .venv: make setup RUNNER=local (needs Python 3.11)"
+    local python; python=$(deploy/python.sh 2>&1) && fail "there is no .venv: make setup RUNNER=local (with $python)" || fail "there is no .venv; ${python#error: }"
   fi
 }
 
@@ -126,6 +143,15 @@ check_folder() {
   if [ "$free" -lt 1000000 ]; then fail "$name $folder: $(gigabytes "$free") free, jobs refuse to start: free some space (make clean-cache) or move $name"
   elif [ "$free" -lt 10000000 ]; then warn "$name $folder: $(gigabytes "$free") free; a large set with its cache needs more than 10 GB"
   else ok "$name $folder: $(gigabytes "$free") free"; fi
+}
+
+# The wheels of OpenVINO and PyTorch are built for CPUs with AVX2; on x86 without it a job ends in "illegal instruction".
+check_cpu() {
+  local flags; flags=" $(sed -n 's/^flags[[:space:]]*: //p' "${CPUINFO:-/proc/cpuinfo}" 2>/dev/null | head -n 1) "
+  if [ "$flags" = "  " ]; then ok "CPU: $(uname -m), $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo "?") cores"
+  elif [[ $flags != *" avx2 "* ]]; then fail "CPU: no AVX2, which the computing libraries need: use a machine of 2013 or later, or let the virtual machine show its host's CPU (cpu type host)"
+  elif [[ $flags == *" amx_bf16 "* || $flags == *" avx512_bf16 "* ]]; then ok "CPU: AVX2, and bf16 for PRECISION=auto"
+  else ok "CPU: AVX2"; fi
 }
 
 check_memory() {
@@ -176,6 +202,11 @@ check_data() {
 check_credentials() {
   if has_credentials; then ok "Kaggle credentials: present"; else ok "Kaggle credentials: none (only private sets need them)"; fi
   local file; file=$(setting KAGGLE_JSON '')
+  local bundle; bundle=$(setting CA_BUNDLE '')
+  if [ -n "$bundle" ]; then
+    if grep -q -- '-----BEGIN CERTIFICATE-----' "$bundle" 2>/dev/null; then ok "CA_BUNDLE: certificates are there"
+    else fail "CA_BUNDLE $bundle is no file of certificates in PEM form"; fi
+  fi
   if [ -z "$file" ]; then return; fi
   if [ -f "$file" ]; then ok "KAGGLE_JSON: the file is there"; else fail "KAGGLE_JSON names a file that does not exist"; fi
 }
@@ -212,6 +243,7 @@ check_engine
 check_posture
 check_folder DATA_DIR "$data"
 check_folder RUNS_DIR "$runs"
+check_cpu
 check_memory
 check_model
 check_weights

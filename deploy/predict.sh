@@ -9,33 +9,34 @@
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+. "$project/deploy/portable.sh"
+
 fail() { echo "error: $2" >&2; exit "$1"; }
-setting() { [ ! -e "$project/.env" ] || sed -n "s/^$1=//p" "$project/.env" | tail -n 1 | sed -E "s/[[:space:]]+#.*//; s/[[:space:]]+\$//; s/^[\"'](.*)[\"']\$/\1/"; }
 
 [[ $# -ge 2 && -n $1 && -n $2 ]] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]"
 [ -e "$1" ] || fail 2 "INPUT $1 does not exist"
-input=$(realpath -- "$1") output=$2
+input=$(absolute "$1") output=$2
 shift 2
 [[ $output != *%* ]] || output=$(date +"$output")
 mkdir -p -- "$(dirname -- "$output")" || fail 1 "the folder of OUTPUT $output cannot be made"
-output=$(realpath -- "$(dirname -- "$output")")/$(basename -- "$output")
+output=$(absolute "$output")
 stem=${output%.csv} stem=${stem%.parquet}
 quiet=() page=${REPORT:+$stem.html} seen=${INCREMENTAL:+$(dirname -- "$output")/.seen.sqlite}
 [ -t 1 ] || quiet=(--quiet)
 cd "$project"
 
-runner=${RUNNER:-$(setting RUNNER)}
-[ -n "$runner" ] || { timeout 10 docker info >/dev/null 2>&1 && runner=docker || runner=local; }
+runner=$(setting RUNNER)
+[ -n "$runner" ] || { within 10 docker info >/dev/null 2>&1 && runner=docker || runner=local; }
 case $runner in
 docker)
   [[ $input$output != *:* ]] || fail 2 "a path with ':' cannot be mounted: $input, $output"
-  timeout 20 docker info >/dev/null 2>&1 || fail 1 "no container engine answers (docker info); deploy/doctor.sh says more"
-  image=${IMAGE:-$(setting IMAGE)} image=${image:-cxr-jobs:local}
+  within 20 docker info >/dev/null 2>&1 || fail 1 "no container engine answers (docker info); deploy/doctor.sh says more"
+  image=$(setting IMAGE cxr-jobs:local) label=$(setting SELINUX)
   docker image inspect "$image" >/dev/null 2>&1 || fail 1 "there is no image $image: run make setup"
-  for name in DATA_DIR RUNS_DIR; do [ -z "${!name:-}" ] || export "$name=$(realpath -m -- "${!name}")"; done
+  for name in DATA_DIR RUNS_DIR; do [ -z "${!name:-}" ] || export "$name=$(absolute "${!name}")"; done
   inside=/input
   [ -d "$input" ] || inside=/input/$(basename -- "$input")
-  command=(docker compose --progress quiet run --rm -v "$input:$inside:ro" -v "$(dirname -- "$output"):/output" predict_batch
+  command=(docker compose --progress quiet run --rm -v "$input:$inside:ro${label:+,$label}" -v "$(dirname -- "$output"):/output${label:+:$label}" predict_batch
     --input "$inside" --output "/output/$(basename -- "$output")" ${page:+--report "/output/$(basename -- "$page")"} ${seen:+--incremental "/output/$(basename -- "$seen")"})
   ;;
 local)
@@ -49,7 +50,7 @@ local)
 esac
 
 # A signal is passed on, and the wait goes on until the job has ended.
-"${command[@]}" "${quiet[@]}" "$@" <&0 &
+"${command[@]}" ${quiet[@]+"${quiet[@]}"} "$@" <&0 &
 job=$!
 trap 'kill -TERM "$job" 2>/dev/null || true' TERM
 trap 'kill -INT "$job" 2>/dev/null || true' INT

@@ -16,12 +16,11 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from lib.images import deep, dicom
-from lib.images.files import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file
+from lib.images.files import LARGEST_FILE, MAX_PIXELS, TOO_LARGE_FILE, describe_non_file
 from lib.run.errors import UnreadableFilmError
 
+ANY_SIZE = 2**40  # pixels: for films that the ingest job accepted under its own limit
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
-ANY_SIZE = 2**40  # pixels: for films that ingest let in, with trust_headers=True
-MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
 _WHITE_IS_ZERO = 0  # TIFF; Pillow minds it up to 8 bits
 _TURNS = {  # EXIF orientation → what sets the picture upright

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import MAX_PIXELS, _decode, _explained, _is_dicom, _opened
+from lib.images.decode import _decode, _explained, _is_dicom, _opened
+from lib.images.files import MAX_PIXELS
 
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: with 64, films of different patients have collided at distance 0

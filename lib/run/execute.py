@@ -84,6 +84,11 @@ def _message_of(error: BaseException, debug: bool) -> str:
             "out of memory. Raise MEMORY in .env, or lower CPUS and --workers; then run the same "
             "command again."
         )
+    if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
+        return (
+            "no further process or thread can be started: the limit is reached (pids_limit in "
+            "compose.yaml, ulimit -u elsewhere). Lower CPUS and WORKERS, or raise the limit."
+        )
     hint = "" if debug else " (run again with --debug for the traceback)"
     return f"{type(error).__name__}: {error}{hint}"
 

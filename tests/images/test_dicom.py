@@ -270,7 +270,7 @@ def test_an_index_file_is_no_film_and_films_without_extension_are(
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     for number in range(3):
         formats.dicom(tmp_path / "IMAGES" / f"IM{number:06}", film)
-    files, passed_over = find_files(tmp_path)
+    files, passed_over, _ = find_files(tmp_path)
     assert ([path.name for path in files], passed_over) == (["IM000000", "IM000001", "IM000002"], 1)
 
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Test on another Python than the one in .venv: a throwaway venv from the same locks, the fast tests, the chain on a few films.
+#
+#   deploy/test-python.sh 3.13 [flags of pytest]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+version=$1
+shift
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+
+# Outside of this folder there is no .venv that make could take for the one it is to make.
+tar -cf - --exclude='./.venv' --exclude='./.git' --exclude='./data' --exclude='./runs' --exclude=__pycache__ . | tar -C "$copy" -xf -
+cd "$copy"
+mkdir -p data runs
+make --no-print-directory .venv/installed-dev PYTHON_VERSION="$version"
+.venv/bin/python --version
+.venv/bin/python -m pytest -q tests/run tests/storage tests/workers tests/images tests/dataset tests/prediction -m 'not engine' "$@"
+make --no-print-directory all RUNNER=local DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
+  INGEST_ARGS='--phantom_films 60' SPLIT_ARGS='--val_fraction 0.2 --test_fraction 0.2' \
+  TRAIN_A_ARGS='--epochs 1' TRAIN_B_ARGS='--epochs 1'
