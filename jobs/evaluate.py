@@ -184,7 +184,7 @@ class Scored:
     @property
     def manifest(self) -> "ModelManifest":
         """What model.json holds."""
-        return self.predictor.card
+        return self.predictor.manifest
 
     @property
     def calibration(self) -> "Calibration | None":
@@ -221,13 +221,13 @@ def model_to_score(request: Request) -> Iterator[Scored]:
             folder = Path(scratch) / "model"
             _compile(request.checkpoint, folder, request.cores)
         predictor = Predictor(folder, request.precision, request.cores, request.readers)
-        card = predictor.card
-        if request.backbone not in (None, card.backbone):
+        manifest = predictor.manifest
+        if request.backbone not in (None, manifest.backbone):
             raise JobError(
-                f"{folder} holds {card.backbone}, but --backbone is {request.backbone}. "
+                f"{folder} holds {manifest.backbone}, but --backbone is {request.backbone}. "
                 f"Train {request.backbone}, or leave the flag out."
             )
-        yield Scored(predictor, Triage.of(folder, card))
+        yield Scored(predictor, Triage.of(folder, manifest))
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.images.lungs import FOLDER, LungFinder, Lungs, box_of
+from lib.network.lungs import FOLDER, LungFinder, Lungs, box_of
 from tools import lung_films
 from tools.lung_films import Films
 

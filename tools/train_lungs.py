@@ -1,4 +1,4 @@
-"""Train the lung segmenter that the program ships, and write it to lib/images/lungs.
+"""Train the lung segmenter that the program ships, and write it to lib/network/lung_model.
 
 1. Learn from children's films with masks, generated films and pictures without lungs.
 2. Let the network segment the films of adults, and keep those where two looks agree.

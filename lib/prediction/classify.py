@@ -92,7 +92,7 @@ class Classifier:
             JobError: as `ModelManifest.read`, or no threshold is stored for the operating point.
         """
         self._predictor = Predictor(model, options.precision, cores, readers, options.seconds)
-        self.manifest = self._predictor.card
+        self.manifest = self._predictor.manifest
         self.options = replace(options, precision=self._predictor.precision)
         self.schema = RowSchema(self.manifest.classes, options.tags)
         self._films = films

@@ -32,15 +32,19 @@ class Predictor:
             JobError: as `ModelManifest.read`.
         """
         start_server()  # takes 0.2 s beside the compilation
-        self.card = ModelManifest.read(folder)
-        self.precision = self.card.precision(precision)
-        self.temperature = self.card.calibration["temperature"] if self.card.calibration else 1.0
+        self.manifest = ModelManifest.read(folder)
+        self.precision = self.manifest.precision(precision)
+        self.temperature = (
+            self.manifest.calibration["temperature"] if self.manifest.calibration else 1.0
+        )
         self.graph = Graph(folder, self.precision, cores)
         self.readers, self.seconds = readers, seconds
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
-        with self.readers_of(Reader(self.card.input_side, ANY_SIZE, trust_headers=True)) as readers:
+        with self.readers_of(
+            Reader(self.manifest.input_side, ANY_SIZE, trust_headers=True)
+        ) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:

@@ -232,7 +232,7 @@ class Bench:
         )
 
     def prediction(self) -> Iterable[Row]:
-        """Films per second by format: against the plain loop, timm's script, decoding plus model."""
+        """Films per second by format: against a plain loop, timm's script, decoding plus model."""
         count = self.size.predicted_films
         checkpoint = self.runs / "best_efficientnet_lite0.pt"
         goals = {"large JPEG": 12, "1024 px PNG": 8, "256 px PNG": 14}

@@ -43,7 +43,7 @@ def decode(data: str, out: str, model: str) -> None:
         out,
         model,
         lambda predictor, files: map_ordered(
-            lambda path: read_grey(path, predictor.card.input_side), files, predictor.readers
+            lambda path: read_grey(path, predictor.manifest.input_side), files, predictor.readers
         ),
     )
 
@@ -52,7 +52,7 @@ def model(data: str, out: str, model: str) -> None:
     """The same grey array through the model on all cores, no files."""
 
     def piece(predictor: Predictor, files: list[Path]) -> Iterable[Any]:
-        grey = read_grey(files[0], predictor.card.input_side)
+        grey = read_grey(files[0], predictor.manifest.input_side)
         return predictor.graph.stream((None, grey) for _ in files)
 
     _measure(data, out, model, piece)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib.images.files import archive_refusal, find_files, is_passed_over, unpack_command
-from lib.images.inputs import place_of
+from lib.images.inputs import inputs_of
 from lib.run.errors import UsageError
 
 
@@ -115,6 +115,6 @@ def test_a_batch_of_an_archive_is_refused_and_links_are_followed_on_request(tmp_
     (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "films.zip").write_bytes(b"PK\x03\x04")
     with pytest.raises(UsageError, match="unzip"):
-        place_of(str(tmp_path / "films.zip"), [])
-    assert list(place_of(str(tmp_path / "in"), []).names) == ["b.png", "more"]
-    assert list(place_of(str(tmp_path / "in"), [], True).names) == ["b.png", "more/a.png"]
+        inputs_of(str(tmp_path / "films.zip"), [])
+    assert list(inputs_of(str(tmp_path / "in"), []).names) == ["b.png", "more"]
+    assert list(inputs_of(str(tmp_path / "in"), [], True).names) == ["b.png", "more/a.png"]

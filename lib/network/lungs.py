@@ -1,7 +1,8 @@
 """The lungs on a film: their mask, the box around them, and how the film is turned.
 
-The segmenter is a small network in lib/images/lungs (tools/train_lungs.py makes it; lungs.json
-says from what). Films are squeezed to a square for it; boxes are fractions of the film's sides.
+The segmenter is a small network in lib/network/lung_model. tools/train_lungs.py trains it, and
+lungs.json records how. Its input is the film squeezed to a square; boxes are fractions of the
+sides of the film.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from scipy import ndimage
 from lib.network.openvino import core
 from lib.run.errors import JobError
 
-FOLDER = Path(__file__).parent / "lungs"
+FOLDER = Path(__file__).parent / "lung_model"
 SIDE = 128  # pixels of the network's square input and of its masks
 ORIENTATIONS = ("upright", "turned 90", "turned 180", "turned 270", "no lungs")
 THRESHOLD = 0.5  # probability from which a pixel is lung

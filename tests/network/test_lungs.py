@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lib.dataset import synthetic
-from lib.images.lungs import (
+from lib.network.lungs import (
     FOLDER,
     ORIENTATIONS,
     SIDE,
