@@ -13,6 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000,
+    UID,
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -24,7 +25,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-_SAVES = {
+_SAVES: dict[str, tuple[str, dict[str, Any]]] = {  # mode and options of Pillow
     "grey.png": ("L", {}),
     "colour.png": ("RGB", {}),
     "alpha.png": ("RGBA", {}),
@@ -151,10 +152,11 @@ def write_every_transfer_syntax(folder: Path, film: Image.Image) -> list[Path]:
     ):
         _recode(plain, folder / name, syntax)
     eight = dcmread(dicom(folder / "eight-bit.dcm", film, bits=8))
-    for name, syntax, options in (
+    codings: tuple[tuple[str, UID, dict[str, Any]], ...] = (
         ("jpeg-baseline.dcm", JPEGBaseline8Bit, {"format": "JPEG", "quality": 95}),
         ("jpeg-2000.dcm", JPEG2000, {"format": "JPEG2000", "no_jp2": True}),
-    ):
+    )
+    for name, syntax, options in codings:
         buffer = io.BytesIO()
         film.save(buffer, **options)
         eight.PixelData = encapsulate([buffer.getvalue()])

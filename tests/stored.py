@@ -103,7 +103,8 @@ def _keep(folder: Path, stored: Path) -> None:
 
 def _prune(name: str, store: Path) -> None:
     """Delete the folders of a name beyond the KEPT latest, and what killed runs left."""
-    whole, partial = [], []
+    whole: list[tuple[float, Path]] = []
+    partial: list[tuple[float, Path]] = []
     for path in store.glob(f"{name}-*"):
         (partial if path.suffix == ".partial" else whole).append((path.stat().st_mtime, path))
     whole.sort(reverse=True)

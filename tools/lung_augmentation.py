@@ -75,7 +75,10 @@ def _moved(
     film's edge drawn out.
     """
     count = len(grey)
-    draw = lambda low, high: _uniform(count, low, high, rng).flatten()  # noqa: E731
+
+    def draw(low: float, high: float) -> Tensor:
+        return _uniform(count, low, high, rng).flatten()
+
     angle = draw(-0.22, 0.22) * (draw(0, 1) < 0.7) + turns * (math.pi / 2)
     scale = torch.exp(draw(-0.25, 0.55))  # above 1: smaller lungs
     stretch = torch.exp(draw(-0.16, 0.16))

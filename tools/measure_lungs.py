@@ -99,9 +99,9 @@ def measure_others(finder: LungFinder, kept: Films, shared: Path, sheets: Path) 
     grey = [lung_films.read_grey(path) for path in odd]
     found = finder.find_all(grey)
     for path, one in zip(odd, found, strict=True):
-        kind = "no film" if path.name in NO_FILMS else "film"
+        expected = "no film" if path.name in NO_FILMS else "film"
         answer = "no lungs" if one.box is None else "lungs"
-        print(f"  {path.name} ({kind}): {answer}, {one.orientation}")
+        print(f"  {path.name} ({expected}): {answer}, {one.orientation}")
     write_sheet(sheets / "odd.png", [overlay(*both) for both in zip(grey, found, strict=True)], 8)
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.images import lungs as shipped
+from lib.network import lungs as shipped
 from tools import lung_films
 from tools.lung_augmentation import LUNGLESS, batch_of, upright_views
 from tools.lung_export import export
@@ -135,6 +135,7 @@ def train(learner: Learner, parts: list[Films], plan: Plan, until: int) -> list[
             print(
                 f"step {learner.step} loss {np.mean(losses[-50:]):.4f} {seconds:.0f} s", flush=True
             )
+    return losses
 
 
 @torch.no_grad()

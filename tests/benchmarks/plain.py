@@ -28,6 +28,7 @@ from lib.network.weights import weights_file
 transforms = torchvision.transforms.v2
 ROW = BACKBONES["efficientnet_lite0"]
 WORKERS = 2
+FROZEN = {"a": ("trunk", "last_block"), "b": ("trunk",)}  # by phase
 
 
 def _to_tensor() -> list[Any]:
@@ -70,7 +71,7 @@ def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int =
     best, best_state = -1.0, model.state_dict()
     for phase, epochs in (("a", epochs_a), ("b", epochs_b)):
         model.load_state_dict(best_state)
-        frozen = [model.trunk, model.last_block] if phase == "a" else [model.trunk]
+        frozen = [model.get_submodule(name) for name in FROZEN[phase]]
         for parameter in model.parameters():
             parameter.requires_grad = True
         for part in frozen:
@@ -107,14 +108,14 @@ def train(data: str, out: str, seed: int = 0, epochs_a: int = 5, epochs_b: int =
 
 
 @torch.no_grad()
-def _answers(model: nn.Module, loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+def _answers(model: nn.Module, loader: DataLoader[Any]) -> tuple[np.ndarray, np.ndarray]:
     model.eval()
     pairs = [(model(images).argmax(1).numpy(), labels.numpy()) for images, labels in loader]
     answers, labels = zip(*pairs, strict=True)
     return np.concatenate(answers), np.concatenate(labels)
 
 
-class Folder(Dataset):
+class Folder(Dataset[torch.Tensor]):
     """The files of a folder, as every tutorial on inference writes it."""
 
     def __init__(self, folder: str, transform: Any) -> None:
@@ -126,7 +127,7 @@ class Folder(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> torch.Tensor:
         return self.transform(Image.open(self.files[index]).convert("RGB"))
 
 
@@ -137,11 +138,11 @@ def predict(data: str, checkpoint: str, out: str, way: str = "plain") -> None:
     content = checkpoints.load(Path(checkpoint))
     if way == "timm":
         import timm
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
 
         model = timm.create_model(ROW.architecture, num_classes=len(content.classes)).eval()
-        transform = timm.data.create_transform(
-            **timm.data.resolve_model_data_config(model), is_training=False
-        )
+        transform = create_transform(**resolve_model_data_config(model), is_training=False)
     else:
         model = backbones.build(ROW, len(content.classes))
         model.load_state_dict(content.state)

@@ -5,7 +5,6 @@ of its own.
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +101,7 @@ def compose(
     docker_compose_file: str,
     docker_compose_project_name: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Compose]:  # fmt: skip
+) -> Compose:
     folder = tmp_path_factory.mktemp("containers")
     for name in ("data", "runs", "inbox"):
         (folder / name).mkdir()

@@ -5,10 +5,12 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from lib.images.decode import read_grey
 from lib.images.files import find_files
@@ -25,7 +27,7 @@ def reference(tmp_path: Path) -> np.ndarray:
     return read_grey(tmp_path / "reference.png", 64)
 
 
-def _save(mode: str, path: Path, **options: object) -> Path:
+def _save(mode: str, path: Path, **options: Any) -> Path:
     image = Image.fromarray(PICTURE)
     if mode == "I;16":
         image = Image.fromarray(PICTURE.astype(np.uint16) * 257)
@@ -102,8 +104,9 @@ def test_a_tiff_is_turned_by_its_orientation(
         turns.FLIP_TOP_BOTTOM,
         turns.TRANSPOSE,
         turns.ROTATE_90,
+        turns.TRANSVERSE,
+        turns.ROTATE_270,
     )
-    turn += (turns.TRANSVERSE, turns.ROTATE_270)
     exif = Image.Exif()
     exif[0x0112] = mark
     Image.fromarray(PICTURE).transpose(turn[mark - 2]).save(
@@ -121,6 +124,7 @@ def test_white_is_zero_in_wide_tiffs_too(
 ) -> None:
     Image.fromarray(pixels.max() - pixels).save(tmp_path / "a.tif", tiffinfo={262: 0})
     with Image.open(tmp_path / "a.tif") as image:
+        assert isinstance(image, TiffImageFile)
         assert image.tag_v2[262] == 0
     assert np.abs(read_grey(tmp_path / "a.tif", 64).astype(int) - reference).mean() <= 1
 
@@ -223,7 +227,7 @@ def test_files_are_found_in_a_stable_order_without_hidden_ones(tmp_path: Path) -
 
 @pytest.mark.skipif(not ODD_FILES.is_dir(), reason="no folder of odd real files beside the project")
 def test_odd_real_files_are_read_or_refused_never_worse() -> None:
-    outcome = {}
+    outcome: dict[str, object] = {}
     for path in find_files(ODD_FILES)[0]:
         try:
             outcome[path.name] = read_grey(path, 64).shape
@@ -245,7 +249,9 @@ def test_damage_of_any_kind_is_one_kind_of_error(tmp_path: Path, name: str) -> N
     image = Image.fromarray(PICTURE)
     exif = Image.Exif()
     exif[0x0112] = 6
-    options = {"exif": exif} if name in ("a.png", "a.jpg", "a.webp", "a.tif") else {}
+    options: dict[str, Any] = (
+        {"exif": exif} if name in ("a.png", "a.jpg", "a.webp", "a.tif") else {}
+    )
     if name == "pages.tif":
         options = {"save_all": True, "append_images": [image, image]}
     image.save(path, **options)

@@ -17,9 +17,9 @@ from pydicom.sequence import Sequence
 
 from jobs import ingest
 from lib.dataset.manifest import read_manifest
-from lib.images import decode, dicom
+from lib.images import dicom
 from lib.images.decode import read_grey
-from lib.images.files import find_files
+from lib.images.files import MAX_PIXELS, find_files
 from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError, UsageError
 from tests import formats
@@ -34,7 +34,7 @@ def film(phantom_films: Path) -> Image.Image:
 
 
 def _levels(path: Path) -> np.ndarray:
-    return dicom.read(path, decode.MAX_PIXELS).levels.astype(int)
+    return dicom.read(path, MAX_PIXELS).levels.astype(int)
 
 
 def test_every_format_shows_the_same_film_and_gets_the_same_answer(

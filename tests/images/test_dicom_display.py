@@ -10,9 +10,11 @@ from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
-from lib.images import decode, dicom
+from lib.images import dicom
 from lib.images.dicom_display import WINDOW_NOT_USED
+from lib.images.files import MAX_PIXELS
 from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError
 from tests import formats
@@ -28,7 +30,7 @@ COLOUR: dict[str, Any] = {
 
 
 def _shown(path: Path) -> dicom.Radiograph:
-    return dicom.read(path, decode.MAX_PIXELS)
+    return dicom.read(path, MAX_PIXELS)
 
 
 def _require_film(path: Path, most: float = 2) -> None:
@@ -60,8 +62,8 @@ def _table(entries: np.ndarray, said: int, first: int = 0, **more: Any) -> Seque
 def test_a_table_is_scaled_by_what_it_holds(
     tmp_path: Path, keyword: str, entries: np.ndarray, said: int
 ) -> None:
-    table = _table(entries, said, ModalityLUTType="US")
-    _require_film(formats.dicom(tmp_path / "a.dcm", FILM, **{keyword: table}))
+    header: dict[str, Any] = {keyword: _table(entries, said, ModalityLUTType="US")}
+    _require_film(formats.dicom(tmp_path / "a.dcm", FILM, **header))
 
 
 def test_a_table_of_32_bit_entries_is_scaled_by_them(tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_a_coding_without_a_decoder_is_named(tmp_path: Path, syntax: str, name: 
     data = pydicom.dcmread(path)
     data.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(2000)])
     data["PixelData"].is_undefined_length = True
-    stand_in = "1.2.840.10008.1.2.4.201" if len(syntax) == 23 else syntax
+    stand_in = UID("1.2.840.10008.1.2.4.201" if len(syntax) == 23 else syntax)
     data.file_meta.TransferSyntaxUID = stand_in  # pydicom writes no coding that it does not know
     data.save_as(path, implicit_vr=False, little_endian=True)
     path.write_bytes(path.read_bytes().replace(stand_in.encode(), syntax.encode()))

@@ -111,10 +111,10 @@ def test_a_placeholder_says_nothing(tmp_path: Path, part: str) -> None:
 def test_a_series_that_names_another_region_contradicts_where_the_body_part_is_silent(
     tmp_path: Path,
 ) -> None:
-    silent = {"BodyPartExamined": "UNKNOWN", "ViewPosition": None}
+    silent: dict[str, Any] = {"BodyPartExamined": "UNKNOWN", "ViewPosition": None}
     assert "description" in _refusal(tmp_path, SeriesDescription="Knee AP", **silent)
     assert _read(tmp_path, StudyDescription="ABDOMEN SERIES", **silent).std() > 10
-    chest = {"SeriesDescription": "Chest PA", "Modality": "OT"}
+    chest: dict[str, Any] = {"SeriesDescription": "Chest PA", "Modality": "OT"}
     assert _read(tmp_path, **silent, **chest).std() > 10
 
 
@@ -195,12 +195,13 @@ def test_a_description_of_several_views_or_of_none_decides_nothing(
 def test_a_description_of_one_other_view_is_refused(
     tmp_path: Path, text: str, keyword: str
 ) -> None:
-    assert "not frontal" in _refusal(tmp_path, **{"ViewPosition": None, keyword: text})
-    assert _read(tmp_path, **{"ViewPosition": "PA", keyword: text}).std() > 10
+    header: dict[str, Any] = {keyword: text}
+    assert "not frontal" in _refusal(tmp_path, ViewPosition=None, **header)
+    assert _read(tmp_path, ViewPosition="PA", **header).std() > 10
 
 
 def test_the_order_names_no_view_of_this_film(tmp_path: Path) -> None:
-    order = {"StudyDescription": "CHEST LATERAL", "ViewPosition": None}
+    order: dict[str, Any] = {"StudyDescription": "CHEST LATERAL", "ViewPosition": None}
     assert _read(tmp_path, **order).std() > 10
 
 

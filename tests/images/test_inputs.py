@@ -24,8 +24,9 @@ from werkzeug.serving import make_server
 
 from jobs import predict_batch
 from lib.images import buckets, inputs
-from lib.run.errors import JobError, UsageError
+from lib.run.errors import JobError, UnreadableFilmError, UsageError
 from lib.storage.cells import from_cell
+from lib.storage.stamp import Stamp
 from tests.conftest import environment, film, run
 
 ODD = [
@@ -40,7 +41,7 @@ ODD = [
     "-x.png",
     "a&b=c.png",
 ]
-Answer = Callable[[dict[str, Any]], None]
+Answer = Callable[[dict[str, Any]], object]
 
 
 class Store:
@@ -195,7 +196,7 @@ def test_a_place_lists_the_names_of_a_folder(inbox: Path) -> None:
         f"in/{name}" for name in folder.names
     } | {"inner/other.png"}
     assert list(inputs.inputs_of(f"s3://films/in/{ODD[1]}", []).names) == [ODD[1]]
-    assert listed.stamp("zzz") == listed.stamp("") == buckets.Stamp()
+    assert listed.stamp("zzz") == listed.stamp("") == Stamp()
     assert not listed.sha256("zzz")
 
 
@@ -264,7 +265,7 @@ def test_an_object_that_is_too_large_is_not_fetched(
     put("in/a.png", film(tmp_path / "a.png"))
     monkeypatch.setattr(buckets, "LARGEST_OBJECT", 100)
     with (
-        pytest.raises(buckets.UnreadableFilmError, match="are fetched"),
+        pytest.raises(UnreadableFilmError, match="are fetched"),
         buckets.fetched(inputs.inputs_of("s3://films/in", []).source("a.png")),
     ):
         pass
@@ -330,7 +331,7 @@ def test_a_store_that_is_silent_is_given_up(
     monkeypatch.setattr(buckets, "READ_SECONDS", 0.3)
     buckets._file_system.cache_clear()
     leave = threading.Event()
-    store.before = lambda _: leave.wait(30) and None
+    store.before = lambda _: leave.wait(30)
     try:
         with pytest.raises(JobError, match="does not answer"):
             inputs.inputs_of("s3://films/in", [])

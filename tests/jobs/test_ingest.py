@@ -103,7 +103,7 @@ def test_a_folder_that_may_be_listed_and_not_entered_costs_its_own_rows(
     film(source / "tb" / "closed" / "below" / "a.png")
     film(source / "tb" / "closed" / "b.png")
     (source / "tb" / "closed").chmod(0o444)
-    job = [
+    job: list[str | Path] = [
         "-m",
         "jobs.ingest",
         "--dataset",
@@ -237,9 +237,8 @@ def test_a_full_disk_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(
-        atomic.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0)
-    )
+    full = shutil.disk_usage(tmp_path)._replace(total=10**9, used=10**9, free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert _ingest(make_films(normal=3, tb=3), tmp_path / "data") == 1
     assert "0.0 GB are free" in capsys.readouterr().err
     assert not (tmp_path / "data/raw").exists()

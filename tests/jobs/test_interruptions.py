@@ -259,7 +259,7 @@ def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: P
     inbox = tmp_path / "in"
     for name in ("a.png", "listed/b.png", "listed/below/c.png", "closed/d.png"):
         film(inbox / name, side=64)
-    argv = [
+    argv: list[str | Path] = [
         "-m",
         "jobs.predict_batch",
         "--input",
@@ -268,7 +268,7 @@ def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: P
         tmp_path / "x.csv",
         *dirs(chain)[2:],
     ]
-    command = [*without_privileges(), sys.executable, *argv]
+    command: list[str | Path] = [*without_privileges(), sys.executable, *argv]
     (inbox / "listed").chmod(0o444)
     (inbox / "closed").chmod(0)
     done = subprocess.run(command, env=environment(), capture_output=True, check=False)
@@ -288,7 +288,7 @@ def test_folders_without_permission_cost_their_own_rows(chain: Path, tmp_path: P
 
 def test_closed_streams_cost_nothing(chain: Path, tmp_path: Path) -> None:
     film(tmp_path / "in" / "a.png", side=64)
-    words = [
+    words: list[str | Path] = [
         sys.executable,
         "-m",
         "jobs.predict_batch",
@@ -297,6 +297,6 @@ def test_closed_streams_cost_nothing(chain: Path, tmp_path: Path) -> None:
         "--output",
         tmp_path / "x.csv",
     ]
-    command = ["bash", "-c", '"$@" >&- 2>&-', "bash", *words, *dirs(chain)[2:]]
+    command: list[str | Path] = ["bash", "-c", '"$@" >&- 2>&-', "bash", *words, *dirs(chain)[2:]]
     assert subprocess.run(command, env=environment(), check=False).returncode == 0
     assert _paths(tmp_path / "x.csv") == ["a.png"]

@@ -128,7 +128,8 @@ def test_stopped_inside_an_epoch_it_goes_on_from_the_saved_batch_to_the_same_wei
     after_batches: int,
 ) -> None:
     folder: Path = request.getfixturevalue("root" if phase == "a" else "after_a")
-    real_step, done = Trainer._step, []
+    real_step = Trainer._step
+    done: list[int] = []
 
     def step(self: Trainer, *batch: torch.Tensor) -> tuple[float, torch.Tensor]:
         if len(done) == after_batches:
@@ -141,9 +142,12 @@ def test_stopped_inside_an_epoch_it_goes_on_from_the_saved_batch_to_the_same_wei
     assert _train(folder, phase) == 143
     monkeypatch.undo()
     steps: list[int] = []
-    monkeypatch.setattr(
-        Trainer, "_step", lambda self, *batch: (steps.append(1), real_step(self, *batch))[1]
-    )
+
+    def count_step(self: Trainer, *batch: torch.Tensor) -> tuple[float, torch.Tensor]:
+        steps.append(1)
+        return real_step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_step", count_step)
     assert _train(folder, phase) == 0
     total = len(pd.read_csv(chain / "runs/phase_a/history.csv")) * -(-_films(chain, "train") // 32)
     assert len(steps) == total - after_batches

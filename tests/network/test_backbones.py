@@ -41,12 +41,13 @@ def test_the_parts_together_are_the_original_up_to_its_classifier(
     classifier = [module for module in original.modules() if isinstance(module, torch.nn.Linear)][
         -1
     ]
+    trunk, last_block = network.get_submodule("trunk"), network.get_submodule("last_block")
     images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
-        pooled = network.last_block(network.trunk(images)).mean((2, 3))
+        pooled = last_block(trunk(images)).mean((2, 3))
         assert torch.allclose(classifier(pooled), original(images), atol=1e-4)
         assert network(images).shape == (1, 3)
-    parameters = {id(p) for part in (network.trunk, network.last_block) for p in part.parameters()}
+    parameters = {id(p) for part in (trunk, last_block) for p in part.parameters()}
     assert len(parameters) == len(list(original.parameters())) - len(list(classifier.parameters()))
 
 
@@ -67,7 +68,7 @@ def test_pretrained_features_are_not_random(tmp_path: Path) -> None:
     initialisation has.
     """
     network = backbones.build(LITE0, 3, weights.bring_weights(LITE0, tmp_path))
-    stem = next(network.trunk.parameters())
+    stem = next(network.get_submodule("trunk").parameters())
     assert float(stem.detach().abs().max()) > 1.0
 
 

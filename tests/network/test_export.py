@@ -14,8 +14,10 @@ from lib.network import backbones, bfloat16, checkpoints, conversion, export, we
 from lib.network.artifact import ModelManifest
 from lib.network.backbones import BACKBONES, to_input
 from lib.network.checkpoints import Checkpoint
+from lib.network.choices import Tap
 from lib.network.graph import Graph, native_precision
 from lib.network.numerics import softmax
+from lib.network.openvino import ov
 from lib.network.taps import write_taps
 from lib.run.errors import JobError
 
@@ -51,6 +53,8 @@ def test_grey_films_get_the_answers_of_pytorch_whatever_the_statistics(
     network = backbones.build(row, 3).eval()
     for module in network.modules():  # statistics of a network that has seen something
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     films = _films(3, row.input_side)
@@ -82,8 +86,8 @@ def test_the_taps_are_what_the_frozen_layers_give(taps: tuple[Path, nn.Sequentia
     folder, network = taps
     films = _films(5, 224)
     with torch.inference_mode():
-        cut = network.trunk(to_input(films, LITE0))
-        pooled = network.last_block(cut).mean((2, 3), keepdim=True)
+        cut = network.get_submodule("trunk")(to_input(films, LITE0))
+        pooled = network.get_submodule("last_block")(cut).mean((2, 3), keepdim=True)
     graph = Graph(folder, "fp32", 2)
     assert graph.output_shapes == [(192, 7, 7), (1280, 1, 1)]
     assert _stream(graph, films, 0) == pytest.approx(cut.numpy(), abs=1e-3)
@@ -92,7 +96,7 @@ def test_the_taps_are_what_the_frozen_layers_give(taps: tuple[Path, nn.Sequentia
 
 @pytest.mark.parametrize("tap", ["cut", "pooled"])
 def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
-    taps: tuple[Path, nn.Sequential], tap: str, tmp_path: Path
+    taps: tuple[Path, nn.Sequential], tap: Tap, tmp_path: Path
 ) -> None:
     folder, network = taps
     films = _films(6, 224)
@@ -194,7 +198,7 @@ def test_a_full_disk_is_named_and_not_a_stream_that_failed(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(conversion.ov, "save_model", fail)
+    monkeypatch.setattr(ov, "save_model", fail)
     with pytest.raises(RuntimeError, match="iostream"):
         conversion.save_graph(None, tmp_path / "fp32.xml")
     full = shutil.disk_usage(tmp_path)._replace(free=0)

@@ -137,12 +137,13 @@ def test_a_speck_and_a_doubtful_mask_are_no_lungs() -> None:
 @pytest.mark.skipif(not (SHARED / "lungs").is_dir(), reason="needs ../shared/lungs")
 def test_the_recipe_learns_and_exports(tmp_path: Path) -> None:
     from tools import lung_films, train_lungs
+    from tools.lung_export import export as export_lungs
 
     films, kept, _ = lung_films.read_children(SHARED / "lungs", most=24)
     plan = train_lungs.Plan(steps=12, batch=8)
     learner = train_lungs.Learner.fresh(plan)
     losses = train_lungs.train(learner, [films, films, kept, kept], plan, plan.steps)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
-    train_lungs.export(learner.averaged, tmp_path / "lungs", {"recipe": 0})
+    export_lungs(learner.averaged, tmp_path / "lungs", {"recipe": 0})
     found = LungFinder(folder=tmp_path / "lungs").find(films.grey[0])
     assert found.mask.shape == (SIDE, SIDE)

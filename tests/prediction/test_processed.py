@@ -17,9 +17,9 @@ from tests.conftest import film
 def _run(tmp_path: Path, *names: str) -> list[str]:
     processed = Processed(tmp_path / "seen.sqlite")
     films = Folder(tmp_path, names, 0, None)
-    names = processed.new(films, 2)
+    new = processed.new(films, 2)
     processed.record(films)
-    return names
+    return new
 
 
 def test_a_content_is_processed_once_whatever_its_name(tmp_path: Path) -> None:

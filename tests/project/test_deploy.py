@@ -40,7 +40,7 @@ def checkout(tmp_path: Path, chain: Path) -> Path:
     return folder
 
 
-def script(checkout: Path, name: str, *words: object, cwd: Path | None = None, **more: str) -> Done:
+def script(checkout: Path, name: str, *words: object, cwd: Path | str = "/", **more: str) -> Done:
     """A script of deploy/ in the environment of cron: next to none."""
     base = {
         "PATH": os.environ["PATH"],
@@ -50,9 +50,7 @@ def script(checkout: Path, name: str, *words: object, cwd: Path | None = None, *
         **more,
     }
     command = [str(checkout / "deploy" / name), *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd or "/", env=base, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=base, capture_output=True, text=True, check=False)
 
 
 def test_a_success_is_one_line_on_standard_output(checkout: Path, tmp_path: Path) -> None:

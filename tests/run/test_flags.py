@@ -2,6 +2,7 @@
 exit codes.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -275,7 +276,7 @@ def test_a_signal_does_not_interrupt_the_import_of_torch(monkeypatch: pytest.Mon
         os.kill(os.getpid(), signal.SIGTERM)
         ended.append(name)
 
-    monkeypatch.setattr(signals.importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(StoppedBySignal):
         signals.import_torch()
     assert ended == ["torch"]

@@ -90,7 +90,9 @@ def test_pandas_polars_and_duckdb_read_it_as_one_table(tmp_path: Path, rows_per_
     names = [f"{number:07}.png" for number in range(25)]
     by_pandas, by_polars = pd.read_parquet(path), pl.read_parquet(path)
     source = f"{path}/*.parquet" if rows_per_file else str(path)
-    by_duckdb = duckdb.sql(f"SELECT * FROM '{source}' ORDER BY path").fetchall()
+    relation = duckdb.sql(f"SELECT * FROM '{source}' ORDER BY path")
+    assert relation is not None
+    by_duckdb = relation.fetchall()
     assert (
         list(by_pandas["path"])
         == by_polars["path"].to_list()

@@ -19,14 +19,16 @@ import torch
 from jobs import train
 from lib.network import backbones, graph, weights
 from lib.network.backbones import BACKBONES
+from lib.network.choices import Tap
 from lib.network.taps import write_taps
+from lib.run.errors import LockedError
 from lib.storage import atomic
 from lib.training.activation_file import ActivationFile
 from lib.training.augmentation import augment
 from lib.training.batches import CachedBatches
 from lib.training.cache_room import make_room, views_that_fit
 from lib.training.feature_cache import CacheKey, FrozenFeatures
-from lib.training.films import FilmReader, LabelledFilm
+from lib.training.films import FilmReader, LabelledFilm, Part
 from lib.training.machines import Machines
 from lib.training.plan import Augmentation
 from tests.conftest import LITE0, dirs, environment, film, run
@@ -47,7 +49,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(tmp_path: Path, graphs: Path) -> Make:
     """FrozenFeatures of 150 training and 3 validation films below a cache of the test's own."""
     files = [film(tmp_path / "films" / f"{seed}.png", seed=seed) for seed in range(7)]
-    films = {
+    films: dict[Part, list[LabelledFilm]] = {
         "train": [LabelledFilm(files[i % 7], i % 3) for i in range(150)],
         "val": [LabelledFilm(path, 0) for path in files[:3]],
     }
@@ -67,10 +69,23 @@ def make(tmp_path: Path, graphs: Path) -> Make:
     return build
 
 
-def _all(source: FrozenFeatures, view: int = 1, tap: str = "pooled") -> np.ndarray:
+def _all(source: FrozenFeatures, view: int = 1, tap: Tap = "pooled") -> np.ndarray:
     return np.concatenate(
         [rows.numpy() for rows, _ in source.batches("train", range(150), 32, view, tap)]
     )
+
+
+def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[LabelledFilm]:
+    """The films that are read from now on, as they are read."""
+    films: list[LabelledFilm] = []
+    real = FilmReader.read
+
+    def read(self: FilmReader, film: LabelledFilm) -> np.ndarray:
+        films.append(film)
+        return real(self, film)
+
+    monkeypatch.setattr(FilmReader, "read", read)
+    return films
 
 
 def test_cached_and_streamed_activations_agree_to_fp16(make: Make) -> None:
@@ -106,9 +121,7 @@ def test_a_view_of_an_epoch_is_that_of_the_classic_way(make: Make) -> None:
 def test_both_taps_come_from_one_pass_and_films_are_decoded_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frozen, read = make(), []
-    real = FilmReader.read
-    monkeypatch.setattr(FilmReader, "read", lambda *a: (read.append(1), real(*a))[1])
+    frozen, read = make(), _count_reads(monkeypatch)
     frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
     assert len(read) == 150
     frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
@@ -125,11 +138,12 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
     whole.fill("train", [(1, "pooled")], "filling")
     wanted = _all(whole)
     shutil.rmtree(whole.folder)
-    interrupted, read = make(cores=1, readers=1), []
+    interrupted = make(cores=1, readers=1)
+    read: list[LabelledFilm] = []
     real = FilmReader.read
 
     def read_film(self: FilmReader, film: LabelledFilm) -> np.ndarray:
-        read.append(1)
+        read.append(film)
         if len(read) == 100:
             raise KeyboardInterrupt
         return real(self, film)
@@ -139,8 +153,8 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
         interrupted.fill("train", [(1, "pooled")], "filling")
     again = make(cores=1)
     assert again.file_of("train", 1, "pooled").marks.tolist() == [1, 0, 0]
-    monkeypatch.setattr(FilmReader, "read", lambda *a: (read.append(1), real(*a))[1])
-    read.clear()
+    monkeypatch.setattr(FilmReader, "read", real)
+    read = _count_reads(monkeypatch)
     again.fill("train", [(1, "pooled")], "filling")
     assert len(read) == 150 - 64
     assert np.array_equal(_all(again), wanted)
@@ -166,23 +180,23 @@ def test_everything_that_an_activation_depends_on_is_part_of_the_key(
 
 def test_a_truncated_file_counts_for_nothing(tmp_path: Path) -> None:
     file = ActivationFile(tmp_path / "a.f16", 100, (4,))
-    file.write(0, np.ones((64, 4)))
-    file.write(1, np.full((36, 4), 2.0))
+    file.write(0, np.ones((64, 4), np.float16))
+    file.write(1, np.full((36, 4), 2.0, np.float16))
     file.sync()
     assert ActivationFile(tmp_path / "a.f16", 100, (4,)).is_whole
     assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[[0, 99], 0].tolist() == [1, 2]
     os.truncate(tmp_path / "a.f16", 500)
     again = ActivationFile(tmp_path / "a.f16", 100, (4,))
     assert not again.marks.any()
-    again.write(0, np.ones((64, 4)))
-    again.write(1, np.ones((36, 4)))
+    again.write(0, np.ones((64, 4), np.float16))
+    again.write(1, np.ones((36, 4), np.float16))
     again.sync()
     assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[99, 0] == 1
 
 
 def test_a_second_run_that_fills_the_same_cache_is_turned_away(make: Make) -> None:
     frozen = make()
-    with atomic.lock(frozen.folder, "x"), pytest.raises(atomic.LockedError):
+    with atomic.lock(frozen.folder, "x"), pytest.raises(LockedError):
         frozen.fill("val", [(0, "pooled")], "filling")
 
 

@@ -56,7 +56,7 @@ def _network() -> nn.Sequential:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = backbones.build(LITE0, 3, weights._packaged_file(LITE0))
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _train(runs: Path, split: SplitFilms, cache: bool) -> list[EpochScores]:

@@ -59,18 +59,18 @@ def _lost(item: int, reason: str) -> str:
 def test_what_goes_wrong_costs_one_result(
     bad: Callable[[int], int], seconds: float, result: object
 ) -> None:
-    answers = list(map_isolated(partial(_work, bad=bad, when=7), _lost, range(20), 2, seconds))  # type: ignore[arg-type]
+    answers = list(map_isolated(partial(_work, bad=bad, when=7), _lost, range(20), 2, seconds))
     assert answers == [result if item == 7 else 2 * item for item in range(20)]
 
 
 def test_every_item_may_crash() -> None:
-    answers = list(map_isolated(_crash, _lost, range(6), 2, 10))  # type: ignore[arg-type]
+    answers = list(map_isolated(_crash, _lost, range(6), 2, 10))
     assert len(answers) == 6
     assert all("SIGSEGV" in str(answer) for answer in answers)
 
 
 def test_an_exception_of_the_function_is_raised_in_its_place() -> None:
-    answers = map_isolated(partial(divmod, 1), _lost, [1, 2, 0], 1, 10)  # type: ignore[arg-type]
+    answers = map_isolated(partial(divmod, 1), _lost, [1, 2, 0], 1, 10)
     assert [next(answers), next(answers)] == [(1, 0), (0, 1)]
     with pytest.raises(ZeroDivisionError):
         next(answers)
@@ -81,12 +81,13 @@ def _pid(_: int) -> int:
 
 
 def test_idle_workers_that_are_killed_are_replaced() -> None:
-    answers = map_isolated(_pid, _lost, range(40), 2, 10, lookahead=2)  # type: ignore[arg-type]
+    answers = map_isolated(_pid, _lost, range(40), 2, 10, lookahead=2)
     found = []
     for number, pid in enumerate(answers):
         found.append(pid)
         if number in (5, 15):
             time.sleep(0.1)
+            assert isinstance(pid, int)
             os.kill(pid, signal.SIGKILL)
     assert len(found) == 40
     assert all(isinstance(pid, int) for pid in found)
