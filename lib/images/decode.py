@@ -4,10 +4,11 @@ come.
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kornia_rs
 import numpy as np
@@ -17,7 +18,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from lib.images import deep, dicom
 from lib.images.files import LARGEST_FILE, MAX_PIXELS, TOO_LARGE_FILE, describe_non_file
-from lib.run.errors import UnreadableFilmError
+from lib.run.errors import UnreadableFilmError, mapped
 
 ANY_SIZE = 2**40  # pixels: for films that the ingest job accepted under its own limit
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
@@ -73,7 +74,7 @@ def decode_film(
         UnreadableFilmError: not an image, truncated, too large, several frames; a DICOM file that
         is no chest film.
     """
-    with _explained(path):
+    with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
             return DecodedFilm(_square(Image.fromarray(film.levels), side), film.notes)
@@ -86,9 +87,12 @@ def _square(image: Image.Image, side: int) -> np.ndarray:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever a hostile file makes the decoders raise becomes one kind of error."""
-    try:
+def decoding(path: Path) -> Iterator[None]:
+    """Check that `path` is a file of a film's size, and map all errors of the decoders.
+
+    The known errors lose their cause, because Pillow's message names the film.
+    """
+    with mapped({Exception: _damaged}), mapped(_KNOWN_ERRORS, keep_cause=False):
         if not path.is_file():
             raise UnreadableFilmError(describe_non_file(path))
         if path.stat().st_size == 0:
@@ -96,21 +100,26 @@ def _explained(path: Path) -> Iterator[None]:
         if path.stat().st_size > LARGEST_FILE:
             raise UnreadableFilmError(TOO_LARGE_FILE)
         yield
-    except UnreadableFilmError:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableFilmError(
-            f"not an image in a known format (DICOM, {', '.join(FORMATS)})"
-        ) from None
-    except MemoryError:
-        raise UnreadableFilmError("decoding it takes more memory than a film needs") from None
-    except (
-        Exception
-    ) as error:  # struct.error, SyntaxError, TypeError …: decoders meet damage in many ways
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UnreadableFilmError(
-            f"damaged or unreadable: {reason or type(error).__name__}"
-        ) from error
+
+
+def _damaged(error: Exception) -> UnreadableFilmError:
+    """Decoders meet damage with errors of many types: struct.error, SyntaxError, TypeError …"""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnreadableFilmError(f"damaged or unreadable: {reason or type(error).__name__}")
+
+
+def _unknown_format(_: UnidentifiedImageError) -> UnreadableFilmError:
+    return UnreadableFilmError(f"not an image in a known format (DICOM, {', '.join(FORMATS)})")
+
+
+def _too_much_memory(_: MemoryError) -> UnreadableFilmError:
+    return UnreadableFilmError("decoding it takes more memory than a film needs")
+
+
+_KNOWN_ERRORS: dict[type[Exception], Callable[[Any], UnreadableFilmError]] = {
+    UnidentifiedImageError: _unknown_format,
+    MemoryError: _too_much_memory,
+}
 
 
 def _is_dicom(path: Path) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import _decode, _explained, _is_dicom, _opened
+from lib.images.decode import _decode, _is_dicom, _opened, decoding
 from lib.images.files import MAX_PIXELS
 
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
@@ -37,7 +37,7 @@ def measure(path: Path, max_pixels: int = MAX_PIXELS, trust_headers: bool = Fals
     Raises:
         UnreadableFilmError: as `read_grey`.
     """
-    with _explained(path):
+    with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
             grey, mode = Image.fromarray(film.levels), "L" if film.bits <= 8 else "I;16"

@@ -13,13 +13,13 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lib.run.errors import JobError, UsageError
+from lib.run.errors import JobError, UsageError, mapped
 from lib.run.signals import defer_signals
 from lib.workers.ray_actors import Chunk, Function, Pipeline, Result
 from lib.workers.shipped import Shipped, digest_of, files_of
@@ -235,18 +235,16 @@ def _computing_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-@contextmanager
-def _ray_errors(address: str) -> Iterator[None]:
+def _ray_errors(address: str) -> AbstractContextManager[None]:
     """Map Ray's errors to JobError."""
     import ray
 
-    try:
-        yield
-    except JobError:
-        raise
-    except (ray.exceptions.RayError, ConnectionError, TimeoutError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1][:300]
-        raise JobError(
+    def lost(error: Exception) -> JobError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+        return JobError(
             f"the cluster at {address} failed or was lost: {reason}. Finished work is kept; the "
             "same command continues it."
-        ) from error
+        )
+
+    kinds = (ray.exceptions.RayError, ConnectionError, TimeoutError, RuntimeError)
+    return mapped(dict.fromkeys(kinds, lost))
