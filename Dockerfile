@@ -8,23 +8,15 @@ COPY requirements-torch.txt requirements.lock ./
 # The secret ca (CA_BUNDLE in .env): certificates of one's own network, trusted here besides the public ones and left out of
 # the image. Proxies are build arguments that Docker knows and keeps out of the history.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
+    --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
     { [ ! -s /run/secrets/ca ] || { cat /etc/ssl/certs/ca-certificates.crt /run/secrets/ca > /tmp/ca.pem && export PIP_CERT=/tmp/ca.pem; }; } && \
     PIP="python -m pip --python /opt/venv/bin/python install --no-deps --no-compile" && \
     ($PIP --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt \
      || python -m pip --python /opt/venv/bin/python install --no-compile "$(grep ^torch= requirements-torch.txt)" ) && \
     $PIP -r requirements-torch.txt && \
     $PIP --require-hashes -r requirements.lock && \
+    bash /tmp/slim.sh jobs /opt/venv/lib/python3.11/site-packages && \
     cd /opt/venv/lib/python3.11/site-packages && \
-    rm -rf torch/include torch/share torch/test openvino/include openvino/cmake openvino/libs/cache.json \
-        torch/lib/*_test.so torch/lib/libbackend_with_compiler.so matplotlib/mpl-data/sample_data \
-        matplotlib/mpl-data/fonts/afm matplotlib/mpl-data/fonts/pdfcorefonts hf_xet setuptools _distutils_hack distutils-precedence.pth networkx sympy/physics pydicom/data/test_files pydicom/sr && \
-    (cd torch/testing/_internal && rm -rf distributed generated opinfo common_methods_invocations.py common_modules.py common_nn.py) && \
-    find _gdcm -maxdepth 1 -name "gdcm*" ! -name "*.py" -exec rm -rf {} + && \
-    (cd _gdcm && for one in lib*.so; do for same in "$one".*; do cmp -s "$one" "$same" && ln -sf "$one" "$same"; done; done; true) && \
-    find torch/bin -type f -not -name torch_shm_manager -delete && \
-    find openvino/libs -regextype egrep -regex '.*(gpu|npu|auto|hetero|onnx|paddle|tensorflow|tensorflow_lite|jax|gguf)_?(batch|frontend)?.*\.so.*' -delete && \
-    find . -type d \( -name tests -o -name test \) -not -path './torch/*' -prune -exec rm -rf {} + && \
-    find . \( -name '*.a' -o -name '*.pyi' \) -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 . >/dev/null || true) # templates that are not Python 3 do not compile
 
 FROM python:3.11-slim-bookworm AS base
@@ -49,12 +41,12 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM base AS cluster
 COPY requirements-ray.lock /tmp/
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca \
+    --mount=type=bind,source=deploy/slim.sh,target=/tmp/slim.sh \
     { [ ! -s /run/secrets/ca ] || { cat /etc/ssl/certs/ca-certificates.crt /run/secrets/ca > /tmp/ca.pem && export PIP_CERT=/tmp/ca.pem; }; } && \
     /usr/local/bin/python -m pip --python /opt/venv/bin/python install --no-deps --no-compile --require-hashes -r /tmp/requirements-ray.lock && \
+    rm -f /tmp/requirements-ray.lock /tmp/ca.pem && \
+    bash /tmp/slim.sh cluster /opt/venv/lib/python3.11/site-packages && \
     cd /opt/venv/lib/python3.11/site-packages && \
-    rm -rf /tmp/requirements-ray.lock /tmp/ca.pem ray/rllib ray/jars ray/dashboard/client ray/tests pyarrow/include pyarrow/tests pyarrow/libarrow_flight* pyarrow/_flight* && \
-    (cd pyarrow && for one in lib*.so; do for same in "$one".*; do cmp -s "$one" "$same" && ln -sf "$one" "$same"; done; done; true) && \
-    find . -name '*.pyi' -delete && \
     (/opt/venv/bin/python -m compileall -q -j 0 ray pyarrow >/dev/null || true)
 ENV RAY_USAGE_STATS_ENABLED=0 \
     GRPC_ENABLE_FORK_SUPPORT=0 \
@@ -63,10 +55,14 @@ COPY lib lib
 COPY jobs jobs
 RUN python -m compileall -q lib jobs && mkdir -p data runs
 USER 1000:1000
+ARG VERSION=unversioned
+LABEL org.opencontainers.image.version=$VERSION
 
 FROM base AS jobs
 COPY lib lib
 COPY jobs jobs
 RUN python -m compileall -q lib jobs && mkdir -p data runs
 USER 1000:1000
+ARG VERSION=unversioned
+LABEL org.opencontainers.image.version=$VERSION
 CMD ["sh", "-c", "echo 'Run one of the jobs, for example: docker compose run --rm train --phase a'; ls jobs"]

@@ -26,8 +26,6 @@ GID := $(or $(call setting,GID),$(call owner_of,4,-g))
 SELINUX := $(call setting,SELINUX)
 export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CACHE_GB UID GID
 
-# Extra flags for one job: make train-b TRAIN_B_ARGS='--epochs 12'
-
 PYTHON   := .venv/bin/python
 MANIFEST := $(DATA_DIR)/raw/manifest.csv
 SPLIT    := $(DATA_DIR)/split.csv
@@ -65,11 +63,12 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test bench chaos fuzz lint test-python format lock audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
+	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
@@ -126,14 +125,14 @@ $(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
 	$(call JOB,train) --phase b $(TRAIN_B_ARGS) $(strict)
 	@touch $@
 
-$(SCORES_A): $(PHASE_A) | $(READY) mounts
+$(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
 	$(call JOB,evaluate) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/model' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
 
-$(SCORES): $(PHASE_B) $(SCORES_A) | $(READY) mounts
+$(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
 	$(call JOB,evaluate) $(EVALUATE_ARGS) $(tolerant)
 
-$(ANSWERS): $(PHASE_B) | $(READY) mounts
+$(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 	$(call JOB,predict_batch) --input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' $(PREDICT_ARGS) $(tolerant)
 
@@ -141,6 +140,8 @@ $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
 $(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_A_ARGS)
 $(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_B_ARGS)
+$(RUNS_DIR)/.settings-evaluate: SETTINGS = $(PRECISION) $(EVALUATE_ARGS)
+$(RUNS_DIR)/.settings-predict: SETTINGS = $(PRECISION) $(PREDICT_ARGS)
 $(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts
 	@printf '%s\n' '$(subst ','\'',$(SETTINGS))' | cmp -s - '$@' || printf '%s\n' '$(subst ','\'',$(SETTINGS))' > '$@'
 
@@ -154,14 +155,21 @@ mounts:
 	@deploy/engine.sh | grep -v '^#' | while read -r line; do sed -e "s/^$${line%%=*}=.*/$$line/" .env > .env.new && mv .env.new .env; done
 	@echo "wrote .env with $$(grep -E '^(UID|GID|USERNS|SELINUX)=.' .env | paste -sd ' ' -)"
 
+# What the image is made of. The list itself is a prerequisite too: a deleted file has no time stamp to compare.
+IMAGE_FILES := $(shell find lib jobs -name __pycache__ -prune -o -type f -print | LC_ALL=C sort)
+IMAGE_BUILD  = docker compose build --build-arg VERSION='$(shell sed -n 's/^__version__ = "\(.*\)".*/\1/p' lib/__init__.py)' train
+
 image: .env ## build the container image
-	docker compose build train
+	$(IMAGE_BUILD)
 	@mkdir -p .make && touch .make/image
 
-.make/image: Dockerfile requirements-torch.txt requirements.lock $(wildcard lib/*.py jobs/*.py) | .env
-	@echo "building the image (log: .make/build.log)"; mkdir -p .make
-	@docker compose build train > .make/build.log 2>&1 || { tail -n 30 .make/build.log; exit 1; }
+.make/image: Dockerfile .dockerignore deploy/slim.sh requirements-torch.txt requirements.lock $(IMAGE_FILES) .make/image-files | .env
+	@echo "building the image (log: .make/build.log)"
+	@$(IMAGE_BUILD) > .make/build.log 2>&1 || { tail -n 30 .make/build.log; exit 1; }
 	@touch $@
+
+.make/image-files: FORCE
+	@mkdir -p .make; printf '%s\n' $(IMAGE_FILES) | cmp -s - $@ || printf '%s\n' $(IMAGE_FILES) > $@
 
 .venv/installed: requirements-torch.txt requirements.lock
 	@echo "installing into .venv (log: .venv/install.log)"
@@ -180,13 +188,16 @@ image: .env ## build the container image
 		|| { tail -n 20 .venv/install.log; exit 1; }
 	@touch $@
 
+test: .venv/installed-dev ## run all tests and print the coverage; those in containers are skipped where no engine answers
+	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+test-fast: .venv/installed-dev ## run the tests without training, containers and subprocesses, in a minute
+	$(PYTHON) -m pytest -m 'not slow' $(PYTEST_ARGS)
+
 # The chain and the fast tests in a throwaway .venv of another Python.
 test-python: ## the tests without chaos, benchmarks and containers on another Python: make test-python PYTHON_VERSION=3.13
 	@[ -n "$(PYTHON_VERSION)" ] || { echo "usage: make test-python PYTHON_VERSION=3.12|3.13"; exit 2; }
 	@deploy/test-python.sh "$(PYTHON_VERSION)" $(PYTEST_ARGS)
-
-test: .venv/installed-dev ## run all tests; those in containers are skipped where no engine answers
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 bench: .venv/installed-dev ## measure against what one would write instead: make bench [QUICK=1] [FILMS=DIR]
 	$(PYTHON) -m tests.benchmarks.bench $(if $(QUICK),--quick) $(if $(FILMS),--films '$(FILMS)') --out '$(RUNS_DIR)' $(BENCH_ARGS)
@@ -197,10 +208,18 @@ chaos: .venv/installed-dev ## kill, starve and double every job, compare with an
 fuzz: .venv/installed-dev ## damaged files of every format against the reader: make fuzz [INPUTS=50000] [SEED=0]
 	$(PYTHON) -m tests.chaos.fuzz --inputs $(or $(INPUTS),50000) --seed $(SEED)
 
-lint: .venv/installed-dev ## formatting, lint, types, and docs that match the program
+SCRIPTS := $(wildcard deploy/*.sh deploy/cluster/*.sh) .ci/run
+
+lint: .venv/installed-dev ## formatting, lint, types, order of imports, scripts, compose.yaml, and docs that match the program
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); \
+		else echo "skipped: there is no shellcheck to look at the scripts"; fi
+	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; \
+		docker compose --profile '*' config -q; \
+		else echo "skipped: there is no docker compose to look at compose.yaml"; fi
 	.venv/bin/cog -I . --check -P -r docs/COMMANDS.md docs/ARCHITECTURE.md
 
 format: .venv/installed-dev ## format the code and regenerate the docs
@@ -215,6 +234,9 @@ lock: .venv/installed-dev ## pin every package again after a change to requireme
 	.venv/bin/pip-compile -q $(LOCK_FLAGS) -o requirements-dev.lock requirements-dev.txt
 LOCK_FLAGS := --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --unsafe-package torch --unsafe-package torchvision
+
+release: ## give this state a version: make release VERSION=1.2.3 (changelog section, commit, tag)
+	@deploy/release.sh '$(VERSION)'
 
 doctor: ## look over this machine: engine, image, folders, model, credentials, locks
 	@deploy/doctor.sh

@@ -90,8 +90,11 @@ check_kind() {
 
 check_venv() {
   if [ -x .venv/bin/python ] && [ -e .venv/installed ]; then
-    [ -z "$(find requirements.lock requirements-torch.txt -newer .venv/installed 2>/dev/null)" ] && ok ".venv is installed" \
-      || warn ".venv is older than requirements.lock: make setup"
+    if [ -z "$(find requirements.lock requirements-torch.txt -newer .venv/installed 2>/dev/null)" ]; then
+      ok ".venv is installed"
+    else
+      warn ".venv is older than requirements.lock: make setup"
+    fi
   else
     local python; python=$(deploy/python.sh 2>&1) && fail "there is no .venv: make setup RUNNER=local (with $python)" || fail "there is no .venv; ${python#error: }"
   fi
@@ -104,7 +107,7 @@ check_image() {
     return
   fi
   local newer; newer=$(find Dockerfile requirements-torch.txt requirements.lock lib jobs -type f -not -path '*/__pycache__/*' -newermt "$made" 2>/dev/null | head -n 1)
-  [ -z "$newer" ] && ok "image $image, made $made" || warn "image $image is older than $newer: make image"
+  if [ -z "$newer" ]; then ok "image $image, made $made"; else warn "image $image is older than $newer: make image"; fi
 }
 
 check_posture() {
@@ -192,7 +195,7 @@ check_weights() {
 check_data() {
   local name
   for name in raw/manifest.csv split.csv; do
-    [ -s "$data/$name" ] && ok "$data/$name is there" || warn "no $data/$name: only training needs it, make split writes it"
+    if [ -s "$data/$name" ]; then ok "$data/$name is there"; else warn "no $data/$name: only training needs it, make split writes it"; fi
   done
 }
 
@@ -200,8 +203,12 @@ check_credentials() {
   if has_credentials; then ok "Kaggle credentials: present"; else ok "Kaggle credentials: none (only private sets need them)"; fi
   local file; file=$(setting KAGGLE_JSON '')
   local bundle; bundle=$(setting CA_BUNDLE '')
-  [ -z "$bundle" ] || { grep -q -- '-----BEGIN CERTIFICATE-----' "$bundle" 2>/dev/null && ok "CA_BUNDLE: certificates are there" || fail "CA_BUNDLE $bundle is no file of certificates in PEM form"; }
-  [ -z "$file" ] || { [ -f "$file" ] && ok "KAGGLE_JSON: the file is there" || fail "KAGGLE_JSON names a file that does not exist"; }
+  if [ -n "$bundle" ]; then
+    if grep -q -- '-----BEGIN CERTIFICATE-----' "$bundle" 2>/dev/null; then ok "CA_BUNDLE: certificates are there"
+    else fail "CA_BUNDLE $bundle is no file of certificates in PEM form"; fi
+  fi
+  if [ -z "$file" ]; then return; fi
+  if [ -f "$file" ]; then ok "KAGGLE_JSON: the file is there"; else fail "KAGGLE_JSON names a file that does not exist"; fi
 }
 
 check_leftovers() {
@@ -209,8 +216,9 @@ check_leftovers() {
   for folder in "$data" "$runs"; do
     [ -d "$folder" ] || continue
     found=$(find "$folder" -maxdepth 3 -name '.*.partial' -mmin +60 2>/dev/null | wc -l)
-    [ "$found" = 0 ] && ok "$folder: nothing unfinished" \
-      || warn "$folder: $found unfinished files or folders (.*.partial) older than an hour: a run was killed; the next one clears them, or delete them when no job runs"
+    if [ "$found" = 0 ]; then ok "$folder: nothing unfinished"
+    else warn "$folder: $found unfinished files or folders (.*.partial) older than an hour: a run was killed; the next one clears them, or delete them when no job runs"
+    fi
     lock=$folder/.lock
     if [ -e "$lock" ] && command -v flock >/dev/null && ! flock -n -s "$lock" true 2>/dev/null; then
       held=1

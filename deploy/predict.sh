@@ -13,7 +13,7 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() { echo "error: $2" >&2; exit "$1"; }
 
-[ $# -ge 2 ] && [ -n "$1" ] && [ -n "$2" ] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]"
+[[ $# -ge 2 && -n $1 && -n $2 ]] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]"
 [ -e "$1" ] || fail 2 "INPUT $1 does not exist"
 input=$(absolute "$1") output=$2
 shift 2

@@ -1,12 +1,16 @@
-"""Score a model on data/test: a predictions CSV first, then every number and figure from that CSV."""
+"""Score a model on labelled films: predictions.csv first, then every number from that table."""
 
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
-from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
+from lib.dataset.manifest import read_split_digest
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
 from lib.run.flags import Flag
@@ -14,8 +18,15 @@ from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from lib.evaluation.evaluation import Options
+    from lib.evaluation.films import EvaluationSet, LabelledFilm
+    from lib.evaluation.results import Evaluation, ScoredModel
     from lib.network.artifact import ModelManifest
-    from lib.prediction.rows import Row, RowSchema
+    from lib.prediction.calibration import Calibration
+    from lib.prediction.predictor import Predictor
+    from lib.prediction.triage import Triage
 
 
 def evaluate(
@@ -29,7 +40,7 @@ def evaluate(
     ] = None,
     backbone: Annotated[
         str | None,
-        Flag("refuse a model of another backbone; none takes any", choices=tuple(BACKBONES)),
+        Flag("refuse a model of another backbone; none accepts any", choices=tuple(BACKBONES)),
     ] = None,
     output: Annotated[
         Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")
@@ -37,14 +48,14 @@ def evaluate(
     positive: Annotated[
         str | None,
         Flag(
-            "class of interest for the operating point; none: TUBERCULOSIS, if known",
+            "class of interest for the operating point; none: TUBERCULOSIS, if the model has it",
             placeholder="CLASS",
         ),
     ] = None,
     prevalences: Annotated[
         tuple[float, ...],
         Flag(
-            "shares of the class of interest to give predictive values for",
+            "prevalences of the class of interest to compute predictive values for",
             above=0,
             below=1,
             placeholder="X,X",
@@ -52,238 +63,315 @@ def evaluate(
     ] = (0.005, 0.02, 0.1, 0.3),
     compare: Annotated[
         Path | None,
-        Flag("folder of another evaluation of the same test films: print the paired differences"),
+        Flag("folder of another evaluation of the same test films: add the paired differences"),
     ] = None,
     baselines: Annotated[
-        bool, Flag("score what file metadata and a thumbnail alone would reach, beside the model")
+        bool, Flag("score file metadata alone and a thumbnail alone, beside the model")
     ] = True,
-    precision: Annotated[str, settings.PRECISION] = settings.PRECISION.default,
+    precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
-    """Score the compiled model on the test films that no training or model choice has seen.
+    """Score the compiled model on the test films, which neither training nor model selection used.
 
-    Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (what a
-    baseline that never sees a lung answers), metrics.json (scores with 95 % intervals drawn by
-    patient where names tell, calibration, operating point, scores by source, the verdict),
-    thresholds.csv, the figures confusion.png, roc.png and overview.png, and the page to read:
-    RUNS_DIR/report.html (report.html in --output, where that is given), with MODEL_CARD.md beside
-    RUNS_DIR's model (beside the tables for another one, and with --output). The numbers come from
-    the two tables alone. A film that cannot be read is a row with its error, and the job ends with
-    exit code 3.
+    Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (predictions
+    of baselines that see no lung), metrics.json (scores with 95 % intervals from a bootstrap of
+    patients where file names tell them, calibration, operating point, scores by source, the
+    verdict; schema: docs/metrics.schema.json), thresholds.csv, the figures confusion.png, roc.png
+    and overview.png, and the page to read: RUNS_DIR/report.html (report.html in --output, where
+    that is given), with MODEL_CARD.md beside RUNS_DIR's model (beside the tables for another model,
+    and with --output). Every number comes from the two tables. A film that cannot be read is a row
+    with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
         python -m jobs.evaluate --compare runs/evaluation/phase_a
-        python -m jobs.evaluate --checkpoint_path elsewhere/best_resnet18.pt --output runs/evaluation/elsewhere
+        python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
     """
-    from lib.dataset import audit
-    from lib.evaluation import evaluation, metrics
+    request = Request(
+        model=model,
+        checkpoint=checkpoint_path,
+        backbone=backbone,
+        output=output,
+        positive=positive,
+        prevalences=prevalences,
+        compare=compare,
+        baselines=baselines,
+        precision=precision,
+        data_dir=data_dir,
+        runs_dir=runs_dir,
+        seed=seed,
+        cores=usable_cores(cpus),
+        readers=workers or usable_cores(cpus),
+    )
+    request.check()
+    from lib.evaluation import evaluation as engine
+
+    with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
+        films = films_to_score(request, scored.manifest)
+        options = options_of(request, scored.manifest)
+        earlier = earlier_predictions(request, films, scored.manifest)
+        predictions = predict(request, films, scored)
+        beside = predict_baselines(request, films)
+        evaluation = engine.evaluate(
+            predictions, beside, scored.identity, scored.calibration, options, earlier
+        )
+        write_all(request, evaluation, predictions, films, scored)
+    return print_results(request, evaluation)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags, and the folders that follow from them."""
+
+    model: Path | None
+    checkpoint: Path | None
+    backbone: str | None
+    output: Path | None
+    positive: str | None
+    prevalences: tuple[float, ...]
+    compare: Path | None
+    baselines: bool
+    precision: PrecisionChoice
+    data_dir: Path
+    runs_dir: Path
+    seed: int
+    cores: int
+    readers: int  # processes and threads that decode
+
+    @property
+    def folder(self) -> Path:
+        """Of the tables, the figures and metrics.json."""
+        return self.output or self.runs_dir / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The page to read."""
+        return (self.output or self.runs_dir) / "report.html"
+
+    @property
+    def model_card(self) -> Path:
+        """Beside RUNS_DIR's own model, else beside the tables."""
+        is_own = self.model is None and self.checkpoint is None and self.output is None
+        return (self.runs_dir / "model" if is_own else self.folder) / "MODEL_CARD.md"
+
+    def check(self) -> None:
+        """Refuse combinations of flags.
+
+        Raises:
+            UsageError: two models, or a comparison with the folder that is written.
+        """
+        if self.model and self.checkpoint:
+            raise UsageError("--model and --checkpoint_path name two models; give one of them.")
+        if self.compare and self.compare.resolve() == self.folder.resolve():
+            raise UsageError(
+                f"--compare {self.compare} is the folder that this evaluation is written to. "
+                "Give another folder for the results (--output), or keep a copy of the earlier one."
+            )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model that is ready to predict."""
+
+    predictor: "Predictor"
+    triage: "Triage"
+
+    @property
+    def manifest(self) -> "ModelManifest":
+        """What model.json holds."""
+        return self.predictor.card
+
+    @property
+    def calibration(self) -> "Calibration | None":
+        """What validation films taught; None: the model was made without them."""
+        return self.triage.calibration
+
+    @property
+    def identity(self) -> "ScoredModel":
+        """The model in metrics.json."""
+        from lib.evaluation.results import ScoredModel
+
+        return ScoredModel(
+            name=self.manifest.name,
+            phase=self.manifest.phase,
+            precision=self.predictor.precision,
+            weights_sha256=self.manifest.weights_sha256,
+            split_sha256=self.manifest.split_sha256,
+        )
+
+
+@contextmanager
+def model_to_score(request: Request) -> Iterator[Scored]:
+    """The compiled model; a checkpoint is compiled into a temporary folder.
+
+    Raises:
+        JobError: no model, or one of another backbone.
+    """
     from lib.prediction.predictor import Predictor
-    from lib.prediction.rows import RowSchema, row_of
     from lib.prediction.triage import Triage
-    from lib.reports import figures, pages
 
-    if model and checkpoint_path:
-        raise UsageError("--model and --checkpoint_path name two models; give one of them.")
-    cores = usable_cores(cpus)
-    folder = output or runs_dir / "evaluation"
-    if compare and compare.resolve() == folder.resolve():
-        raise UsageError(
-            f"--compare {compare} is where this evaluation goes: keep the earlier one elsewhere, or give --output."
-        )
-    rows = [row for row in read_split(data_dir) if row.split == "test"]
-    with atomic.lock(folder, "the evaluation"), TemporaryDirectory() as scratch:
-        compiled = model or runs_dir / "model"
-        if checkpoint_path:
-            compiled = Path(scratch) / "model"
-            _compile(checkpoint_path, compiled, cores)
-        predictor = Predictor(compiled, precision, cores, workers or cores)
+    with TemporaryDirectory() as scratch:
+        folder = request.model or request.runs_dir / "model"
+        if request.checkpoint:
+            folder = Path(scratch) / "model"
+            _compile(request.checkpoint, folder, request.cores)
+        predictor = Predictor(folder, request.precision, request.cores, request.readers)
         card = predictor.card
-        if backbone not in (None, card.backbone):
+        if request.backbone not in (None, card.backbone):
             raise JobError(
-                f"{compiled} holds {card.backbone}, but --backbone is {backbone}. Train {backbone}, or leave the flag out."
+                f"{folder} holds {card.backbone}, but --backbone is {request.backbone}. "
+                f"Train {request.backbone}, or leave the flag out."
             )
-        _require_untouched_test(card, rows, data_dir)
-        positive = _class_of_interest(positive, card)
-        rival = (
-            evaluation.earlier(
-                compare, [_path(row) for row in rows], [row.label for row in rows], card.classes
-            )
-            if compare
-            else None
-        )
-        films = evaluation.Films.read(data_dir)
-        triage = Triage.of(compiled, card)
-        schema = RowSchema(card.classes, probability_format=".9g")
-        files = [data_dir / row.file for row in rows]
-        answers = console.track(predictor.predict(files), "test films", len(files))
-        table = [
-            _csv_row(
-                row,
-                row_of(_path(row), answer, triage, card.name),
-                schema,
-                films.source_of[row.path],
-            )
-            for row, answer in zip(rows, answers, strict=True)
-        ]
-        atomic.write_csv(folder / "predictions.csv", list(table[0]), table)
-        rivals = films.baselines(data_dir, seed, cores, workers or cores) if baselines else []
-        atomic.write_csv(folder / "baselines.csv", ["path", *evaluation.BASELINES], rivals)
+        yield Scored(predictor, Triage.of(folder, card))
 
-        predictions = metrics.read_predictions(folder / "predictions.csv")
-        scores = {
-            "phase": card.phase,
-            "model": card.name,
-            "precision": predictor.precision,
-            "weights_sha256": card.weights_sha256,
-            "split_sha256": card.split_sha256,
-            **metrics.score(predictions),
-            **evaluation.assess(
-                predictions, rivals, triage.calibration, positive, prevalences, seed
-            ),
-        }
-        if rival is not None:
-            scores["compared"] = evaluation.compare(predictions, rival, seed)
-        (folder / "thresholds.csv").unlink(
-            missing_ok=True
-        )  # an earlier one may be of another class
-        if scores["operating_point"]:
-            thresholds = metrics.threshold_table(
-                metrics.answers_of(predictions), positive, prevalences
-            )
-            atomic.write_csv(folder / "thresholds.csv", list(thresholds[0]), thresholds)
-        figures.confusion(scores, folder / "confusion.png")
-        figures.roc(predictions, scores, folder / "roc.png")
-        figures.overview(predictions, scores, data_dir / "test", folder / "overview.png", seed)
-        found = audit.audit(list(films.record_of.values()))
-        place = runs_dir if output is None else folder
-        pages.write_report(
-            place / "report.html",
-            scores,
-            predictions,
-            found,
-            card,
-            films=data_dir / "test",
-            raw=data_dir / "raw",
-            runs=runs_dir,
-            predict=lambda paths: list(predictor.predict(paths)),
-            seed=seed,
+
+def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
+    """The test films of the split that the model was trained on.
+
+    Raises:
+        JobError: another split, whose test films may be among the model's training films; or no
+        test film.
+    """
+    from lib.evaluation.films import EvaluationSet
+
+    films = EvaluationSet.of_split(request.data_dir)
+    if manifest.split_sha256 != read_split_digest(request.data_dir):
+        raise JobError(
+            "this model was trained on another split than data/split.csv, so the test films may be "
+            "among its training films. Train on this split first, or restore the split (same "
+            "films, seed and fractions)."
         )
-        own = model is None and checkpoint_path is None and output is None
-        pages.write_model_card((compiled if own else folder) / "MODEL_CARD.md", scores, found, card)
-        atomic.write_json(
-            folder / "metrics.json", scores
-        )  # the last one: who finds it finds everything
-    _print(scores, folder, place / "report.html")
-    if scores["unreadable"]:
+    return films
+
+
+def options_of(request: Request, manifest: "ModelManifest") -> "Options":
+    """The class of interest, the prevalences and the seed.
+
+    Raises:
+        JobError: the model does not have the class.
+    """
+    from lib.evaluation.evaluation import Options
+    from lib.prediction.classes import CLASS_OF_INTEREST
+
+    if request.positive is not None and request.positive not in manifest.classes:
+        raise JobError(
+            f"--positive {request.positive}: this model knows {', '.join(manifest.classes)}."
+        )
+    positive = request.positive or CLASS_OF_INTEREST
+    return Options(positive, request.prevalences, request.seed)
+
+
+def earlier_predictions(
+    request: Request, films: "EvaluationSet", manifest: "ModelManifest"
+) -> "pd.DataFrame | None":
+    """The table of --compare, refused before any film is read if it is of other films."""
+    from lib.evaluation.predictions import read_earlier
+
+    if request.compare is None:
+        return None
+    return read_earlier(request.compare, films.names, films.labels, manifest.classes)
+
+
+def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
+    """Write predictions.csv, one row per film, and read it again."""
+    from lib.evaluation.predictions import read_predictions
+    from lib.prediction.rows import RowSchema, row_of
+
+    files = [film.file for film in films.films]
+    schema = RowSchema(scored.manifest.classes, probability_format=".9g")
+    answers = console.track(scored.predictor.predict(files), "test films", len(files))
+    rows = []
+    for film, answer in zip(films.films, answers, strict=True):
+        row = row_of(film.name, answer, scored.triage, scored.manifest.name)
+        rows.append(_labelled(film, schema.cells(row)))
+    table = request.folder / "predictions.csv"
+    atomic.write_csv(table, list(rows[0]), rows)
+    return read_predictions(table)
+
+
+def predict_baselines(request: Request, films: "EvaluationSet") -> "pd.DataFrame":
+    """Write baselines.csv; without rows where none is wanted or there is no training film."""
+    from lib.evaluation import baselines
+
+    table = baselines.no_baselines()
+    if request.baselines and films.training:
+        compute = baselines.Compute(request.seed, request.cores, request.readers)
+        table = baselines.predict_baselines(films, compute)
+    columns = list(table.columns)
+    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
+    atomic.write_csv(request.folder / "baselines.csv", columns, rows)
+    return table
+
+
+def write_all(
+    request: Request,
+    evaluation: "Evaluation",
+    predictions: "pd.DataFrame",
+    films: "EvaluationSet",
+    scored: Scored,
+) -> None:
+    """Write everything beside the tables, metrics.json last."""
+    from lib.dataset.audit import audit
+    from lib.reports import evaluation_files
+    from lib.reports.pages import Study
+
+    study = Study(
+        evaluation=evaluation,
+        predictions=predictions,
+        audit=audit(films.manifest),
+        manifest=scored.manifest,
+        films=films,
+        runs=request.runs_dir,
+        predict=lambda paths: list(scored.predictor.predict(paths)),
+        seed=request.seed,
+    )
+    evaluation_files.write_all(study, request.folder, request.report, request.model_card)
+
+
+def print_results(request: Request, evaluation: "Evaluation") -> int:
+    """Print the scores and return the exit code."""
+    from lib.reports.summary import print_evaluation
+
+    print_evaluation(evaluation, request.folder, request.report)
+    if evaluation.unreadable:
         console.warn(
-            f"{scores['unreadable']} test films could not be read; predictions.csv says why."
+            f"{evaluation.unreadable} test films could not be read; predictions.csv says why."
         )
         return SOME_INPUTS_UNUSABLE
     return DONE
 
 
 def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
-    """A checkpoint as a model folder. Without validation films bfloat16 is not calibrated, so it is
-    not used.
+    """Compile a checkpoint into a model folder.
+
+    It is used in fp32: without validation films its agreement in bfloat16 is unknown.
     """
     signals.import_torch()
     from lib.network import backbones, checkpoints, export
 
     checkpoint = checkpoints.load(checkpoint_path)
-    network = backbones.build(checkpoint.row, len(checkpoint.classes))
+    network = backbones.build(checkpoint.architecture, len(checkpoint.classes))
     network.load_state_dict(checkpoint.state)
     export.write_model(folder, checkpoint, network, [], cores)
 
 
-def _class_of_interest(positive: str | None, card: "ModelManifest") -> str:
-    if positive is not None and positive not in card.classes:
-        raise JobError(f"--positive {positive}: this model knows {', '.join(card.classes)}.")
-    return positive or "TUBERCULOSIS"
-
-
-def _path(row: SplitRecord) -> str:
-    """A test film in predictions.csv: below data/test."""
-    return f"{row.label}/{PurePosixPath(row.path).name}"
-
-
-def _require_untouched_test(card: Any, rows: list[SplitRecord], data_dir: Path) -> None:
-    """A score on another split than the one trained on may count training films: refuse it."""
-    if not rows:
-        raise JobError(f"{data_dir / 'split.csv'} names no test film. Run the split job again.")
-    if card.split_sha256 != read_split_digest(data_dir):
-        raise JobError(
-            "this model was trained on another split than data/split.csv, so the test films may be among its "
-            "training films. Train on this split first, or restore the split (same films, seed and fractions)."
-        )
-
-
-def _csv_row(record: SplitRecord, row: "Row", schema: "RowSchema", source: str) -> dict[str, str]:
-    """A row of predictions.csv."""
-    cells = schema.cells(row)
-    answer = ("prediction", "confidence", *(f"prob_{name}" for name in schema.classes))
+def _labelled(film: "LabelledFilm", cells: Mapping[str, str]) -> dict[str, str]:
+    """A row of predictions.csv: the film's own columns among the cells of its prediction."""
+    label = {"path": film.name, "label": film.label}
+    origin = {"group": film.group, "source": film.source}
+    behind = ("needs_review", "reasons", "outside_lungs", "error")
+    before = [name for name in cells if name not in (*behind, "path", "model")]
     return {
-        "path": _path(record),
-        "label": record.label,
-        **{name: cells[name] for name in answer},
-        "group": record.group,
-        "source": source,
-        **{name: cells[name] for name in ("needs_review", "reasons", "outside_lungs", "error")},
+        **label,
+        **{name: cells[name] for name in before},
+        **origin,
+        **{name: cells[name] for name in behind},
     }
-
-
-def _print(scores: dict[str, Any], folder: Path, report: Path) -> None:
-    from lib.evaluation import metrics
-    from lib.reports.pages import with_range
-
-    console.table(
-        f"phase {scores['phase']} on {scores['films']} test films, with 95 % intervals",
-        ("class", "precision", "recall", "F1", "AUROC", "films"),
-        metrics.table_rows(scores),
-    )
-    for rival in scores["baselines"].values():
-        margin = with_range(scores["macro_f1"] - rival["macro_f1"], rival["margin"], "+.3f")
-        console.say(
-            f"{rival['what']}: macro-F1 {rival['macro_f1']:.3f}; the model minus this: {margin}"
-        )
-    for source in scores["sources"]:
-        for name, area in source["auroc"].items():
-            console.say(
-                f"within {source['source']}: {name} against the rest, AUROC {with_range(area['auroc'], area['interval'])}"
-            )
-        if source["auroc"] and source["baselines"]:
-            rivals = ", ".join(
-                f"{name} alone {share:.3f}" for name, share in source["baselines"].items()
-            )
-            console.say(
-                f"within {source['source']}: accuracy {with_range(source['accuracy'], source['accuracy_interval'])}, {rivals}"
-            )
-    point = scores["operating_point"]
-    if point:
-        console.say(
-            f"{point['class']} from probability {point['threshold']:.3f}: sensitivity "
-            f"{with_range(point['sensitivity'], point['intervals']['sensitivity'])}, specificity "
-            f"{with_range(point['specificity'], point['intervals']['specificity'])}, "
-            f"{point['missed']} of {point['cases']} cases missed"
-        )
-    for name, change in scores.get("compared", {}).items():
-        if name in ("accuracy", "macro_f1") or name.startswith("auroc"):
-            console.say(
-                f"change of {name}: {with_range(change['difference'], change['interval'], '+.3f')}"
-            )
-    if scores["verdict"]:
-        console.say(f"Verdict: {scores['verdict']['words']}")
-    accuracy, f1 = (
-        with_range(scores[name], scores["intervals"][name]) for name in ("accuracy", "macro_f1")
-    )
-    console.say(
-        f"accuracy {accuracy} · macro-F1 {f1} · results in {folder}, the page to read: {report}"
-    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"  # pyproject.toml says the same; the image holds no pyproject.toml
+__version__ = "0.1.0"  # the only place; pyproject.toml and the image label read it
 
 # Switch telemetry of libraries off, however a job is started; OpenVINO's: lib/network/openvino.py.
 for _name in ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):

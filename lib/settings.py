@@ -1,88 +1,100 @@
-"""The settings that several jobs share: one table. A flag wins over the environment, .env counts as
-environment.
+"""The settings that several jobs share: flag, environment variable, default.
 
-`.env.example` explains the same names to the person who edits it; a test holds the two together.
+A flag overrides the environment; .env counts as environment. `.env.example` explains the same
+names; a test compares the two.
 """
 
 from pathlib import Path
+from typing import get_args
 
+from lib.images.files import FILE_SECONDS, MAX_PIXELS
 from lib.network.backbones import BACKBONES
+from lib.network.choices import PrecisionChoice
 from lib.run.flags import Setting
 
-DATA_DIR = Setting(
-    "films, splits and caches live below this folder", env="DATA_DIR", default=Path("data")
-)
+DATA_DIR = Setting("folder of films, splits and caches", env="DATA_DIR", default=Path("data"))
 RUNS_DIR = Setting(
-    "checkpoints, scores and predictions are written below this folder",
+    "folder for checkpoints, scores and predictions",
     env="RUNS_DIR",
     default=Path("runs"),
 )
 DATASET = Setting(
-    "where films come from: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom",
+    "source of the films: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom",
     env="DATASET",
     default="kaggle",
     placeholder="SOURCE",
 )
 BACKBONE = Setting(
-    "network whose ImageNet features are used",
+    "pretrained network",
     choices=tuple(BACKBONES),
     env="BACKBONE",
     default="efficientnet_b0",
 )
 WEIGHTS = Setting(
-    "file with the backbone's ImageNet weights, for networks that cannot download them",
+    "file with the backbone's ImageNet weights, for machines that cannot download them",
     env="WEIGHTS",
     default=None,
     placeholder="FILE",
 )
 SEED = Setting(
-    "start of every random choice; same seed, same result",
+    "random seed; runs with the same seed are reproducible",
     at_least=0,
     below=2**32,
     env="SEED",
     default=0,
 )
 CPUS = Setting(
-    "cores to use; 0 takes what the container's quota and the affinity mask allow",
+    "cores to use; 0: all that the container's quota and the affinity mask allow",
     at_least=0,
     env="CPUS",
     default=0,
 )
 WORKERS = Setting(
-    "threads that read films beside the computation; 0 means one per core; the result does not depend on it",
+    "threads or processes that decode films; 0: one per core; no effect on results",
     at_least=0,
     env="WORKERS",
     default=0,
 )
 CACHE_GB = Setting(
-    "disk space for activations of frozen layers in DATA_DIR/cache; 0: half of what is free there",
+    "disk space in GB for cached activations in DATA_DIR/cache; 0: half of the free space",
     at_least=0,
     env="CACHE_GB",
     default=0,
 )
 PRECISION = Setting(
-    "numbers the compiled graphs compute in; auto: bf16 where the CPU has it and answers agree, else fp32",
-    choices=("auto", "fp32", "bf16"),
+    "precision of the compiled graphs; auto: bf16 if the CPU has it and it agrees, else fp32",
+    choices=get_args(PrecisionChoice),
     env="PRECISION",
     default="auto",
 )
 
 MAX_MEGAPIXELS = Setting(
-    "millions of pixels from which a file is refused by its header",
+    "size limit of a film in megapixels, checked in the file's header",
     above=0,
     placeholder="X",
     env="MAX_MEGAPIXELS",
-    default=200.0,
+    default=MAX_PIXELS / 1e6,
 )
 FILE_TIMEOUT = Setting(
-    "seconds after which a file that cannot be decoded is given up",
+    "time limit in seconds for decoding one file",
     above=0,
     placeholder="X",
     env="FILE_TIMEOUT",
-    default=20.0,
+    default=FILE_SECONDS,
+)
+FOLLOW_LINKS = Setting(
+    "follow symbolic links to folders and files elsewhere; each folder is entered once",
+    env="FOLLOW_LINKS",
+    default=False,
+)
+TRUST_HEADERS = Setting(
+    "read DICOM files whose headers do not say that they are frontal chest films; "
+    "headers that say otherwise are refused all the same",
+    env="TRUST_HEADERS",
+    default=False,
 )
 CLUSTER = Setting(
-    "do the expensive part on a Ray cluster: auto on one of its machines, ray://HEAD:10001 from elsewhere",
+    "Ray cluster to compute on: auto on one of its machines, ray://HEAD:10001 from elsewhere",
     env="CLUSTER",
     default="",
     placeholder="ADDRESS",
@@ -101,5 +113,7 @@ SETTINGS = (
     PRECISION,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
+    FOLLOW_LINKS,
+    TRUST_HEADERS,
     CLUSTER,
 )

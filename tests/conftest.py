@@ -1,12 +1,15 @@
-"""Fixtures: small generated films, a project folder that went through the chain once, and the real
-films if they are here.
+"""Fixtures, and the marker `slow`.
+
+Small generated films, a project folder that went through the chain once, and the real films.
 """
 
+import functools
+import inspect
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,51 @@ from jobs import evaluate, ingest, predict_batch, split, train
 from lib import settings
 from lib.dataset import synthetic
 from lib.run import execute
+from tests.stored import restore_or_build
 
+TESTS = Path(__file__).resolve().parent
 REAL_FILMS = Path(__file__).resolve().parents[2] / "shared" / "xrays"
 ODD_FILES = Path(__file__).resolve().parents[2] / "shared" / "odd"
 LITE0 = ["--backbone", "efficientnet_lite0"]
+
+SLOW_FIXTURES = {"ready", "made", "engine"}  # and all that are built on them
+SLOW_MARKERS = ("real_films", "engine", "cron")
+SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
+SLOW_NAMES = {"subprocess", "multiprocessing", "processes"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what trains, runs in a container or starts a process: `make test-fast`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _is_slow(item):
+            item.add_marker("slow")
+
+
+def _is_slow(item: pytest.Function) -> bool:
+    if SLOW_FOLDERS & set(item.path.relative_to(TESTS).parts):
+        return True
+    if SLOW_FIXTURES & set(item.fixturenames) or any(map(item.get_closest_marker, SLOW_MARKERS)):
+        return True
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    functions = [item.function, *(one.func for some in fixtures for one in some)]
+    return any(map(_starts_a_process, functions))
+
+
+@functools.cache
+def _starts_a_process(function: FunctionType) -> bool:
+    """Whether a function of the tests, or one that it calls, names what starts processes."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, FunctionType) or not function.__module__.startswith("tests."):
+        return False
+    todo, names = [function.__code__], set()
+    while todo:
+        code = todo.pop()
+        names |= {*code.co_names, *code.co_freevars}
+        todo += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    called = (function.__globals__.get(name) for name in names - {function.__name__})
+    return bool(names & SLOW_NAMES) or any(
+        _starts_a_process(one) for one in called if isinstance(one, FunctionType)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -77,19 +121,30 @@ def ready(tmp_path_factory: pytest.TempPathFactory, phantom_films: Path) -> Path
     """A project folder after ingest and split."""
     root = tmp_path_factory.mktemp("ready")
     fractions = ["--val_fraction", "0.15", "--test_fraction", "0.15"]
-    assert run(ingest, "--dataset", f"folder:{phantom_films}", *LITE0, *dirs(root)[:2]) == 3
-    assert run(split, *fractions, *dirs(root)[:2]) == 0
+
+    def build() -> None:
+        assert run(ingest, "--dataset", f"folder:{phantom_films}", *LITE0, *dirs(root)[:2]) == 3
+        assert run(split, *fractions, *dirs(root)[:2]) == 0
+
+    restore_or_build("ready", root, build)
     return root
 
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory, ready: Path) -> Path:
-    """A project folder after both phases (short ones) and the evaluation. Tests must not change it."""
+    """A project folder after two short phases and the evaluation. Tests must not change it."""
     root = tmp_path_factory.mktemp("chain")
-    (root / "data").symlink_to(ready / "data")
-    assert run(train, "--phase", "a", "--epochs", "2", *LITE0, *dirs(root)) == 0
-    assert run(train, "--phase", "b", "--epochs", "2", *LITE0, *dirs(root)) == 0
-    assert run(evaluate, *LITE0, *dirs(root)) == 0
+    features = ready / "data" / "cache" / "features"
+
+    def build() -> None:
+        (root / "data").symlink_to(Path("..") / ready.name / "data")
+        assert run(train, "--phase", "a", "--epochs", "2", *LITE0, *dirs(root)) == 0
+        assert run(train, "--phase", "b", "--epochs", "2", *LITE0, *dirs(root)) == 0
+        assert run(evaluate, *LITE0, *dirs(root)) == 0
+        shutil.copytree(features, root / "features")
+
+    if restore_or_build("chain", root, build):
+        shutil.copytree(root / "features", features, dirs_exist_ok=True)
     return root
 
 
@@ -113,7 +168,7 @@ needs_real_films = pytest.mark.skipif(
 
 
 def without_privileges() -> list[str]:
-    """What to put before a command so that permissions hold for it, also when root runs the tests."""
+    """What to put before a command so that permissions hold for it, also for root."""
     if os.getuid() != 0:
         return []
     if shutil.which("setpriv") is None:

@@ -53,6 +53,14 @@ _SAVES = {
 }
 
 
+def smooth_film(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A smooth random picture in mode L that uses all grey levels."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)).astype(float)
+    levels = np.rint((grey - grey.min()) / np.ptp(grey) * 255)
+    return Image.fromarray(levels.astype(np.uint8))
+
+
 def write_every_format(folder: Path, film: Image.Image | None = None) -> list[Path]:
     """Write `film` (mode L; a smooth one by default) as one file per format into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +112,8 @@ def dicom(path: Path, film: Image.Image, bits: int = 12, **header: Any) -> Path:
     data.PixelData = pixels.astype({8: np.uint8, 16: np.uint16}[data.BitsAllocated]).tobytes()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return path

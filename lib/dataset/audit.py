@@ -1,23 +1,41 @@
-"""What is wrong, or merely telling, with a set of films: found in the manifest alone, before
-anything is trained.
-"""
+"""The audit: defects and shortcuts of a collection that its manifest shows before training."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from statistics import median
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lib.dataset import provenance, split
+from lib.dataset import duplicates, provenance
+from lib.dataset.contradictions import Contradiction, accuracy_ceiling, find_contradictions
 from lib.dataset.manifest import FilmRecord
-from lib.dataset.split import Contradiction
 from lib.images.measure import LOW_CONTRAST
 
-INVERTED = -0.25  # likeness; of 1,426 real films none is below, of their negatives all but a few
+INVERTED = -0.25  # similarity; none of 1,426 real films is below, nearly all their negatives are
 TINTED = 2.0  # mean difference of colour channels from which a film counts as tinted
+_SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
+
+Pair = tuple[FilmRecord, FilmRecord]
+
+
+@dataclass(frozen=True)
+class ClassProperties:
+    """Properties of the films of one class that a model could learn instead of anatomy."""
+
+    label: str
+    films: int
+    width: int  # median, pixels
+    height: int  # median, pixels
+    sizes: int  # different sizes
+    square: float  # share of square films
+    tinted: float  # share of tinted films
+    brightness: float  # mean grey level, 0 to 255
+    contrast: float  # mean standard deviation of the grey levels
+    files: str  # "png 90%, jpg 10%"
+    blank: int
 
 
 @dataclass(frozen=True)
@@ -30,102 +48,107 @@ class Audit:
     contradictory_labels: dict[str, int]  # "NORMAL / TUBERCULOSIS" → films
     crossing: int  # contradictions whose copies lie in two of the source's own splits
     ceiling: float  # highest accuracy that the labels as filed allow
-    near_pairs: Sequence[
-        tuple[FilmRecord, FilmRecord]
-    ]  # same or nearly same film, other than contradictions
+    near_pairs: Sequence[Pair]  # duplicates and near-duplicates, other than contradictions
     near_pairs_across_labels: int
     sources: dict[str, dict[str, int]]  # source → class → films
     single_class_sources: Sequence[str]
-    properties: Sequence[dict[str, Any]]  # per class
+    properties: Sequence[ClassProperties]
     blank: Sequence[str]  # paths
-    inverted: Sequence[str]  # paths: light and dark as in a negative of the usual film
+    inverted: Sequence[str]  # paths of films that look like a negative of the mean film
 
 
-def audit(records: Sequence[FilmRecord], near: np.ndarray | None = None) -> Audit:
-    """Look through a manifest. `near` are the pairs of `split.near_duplicates` on its readable
-    films, where known.
+def audit(records: Sequence[FilmRecord], near: NDArray[np.int64] | None = None) -> Audit:
+    """Audit a manifest.
+
+    `near` are the pairs `(pairs, 2)` of `duplicates.near_duplicates` on its readable films, if
+    they are known already.
     """
     films = [record for record in records if record.status == "ok"]
-    contradictions = split.find_contradictions(films)
-    near = split.near_duplicates([film.dhash for film in films]) if near is None else near
-    pairs = [(films[first], films[second]) for first, second in near]
-    pairs = [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
-    sources: dict[str, dict[str, int]] = {}
-    labels = _labels(films)
-    for film, source in zip(films, provenance.sources(films), strict=True):
-        counts = sources.setdefault(source, dict.fromkeys(labels, 0))
-        counts[film.label] += 1
+    labels = sorted({film.label for film in films})
+    contradictions = find_contradictions(films)
+    pairs = _near_pairs(films, near)
+    sources = _films_by_source(films, labels)
+    similarities = zip(films, _similarity(films), strict=True)
     return Audit(
         films=len(records),
         unreadable=len(records) - len(films),
         contradictions=contradictions,
-        contradictory_labels=dict(Counter(" / ".join(found.labels) for found in contradictions)),
-        crossing=sum(
-            len({_source_split(film) for film in found.films} - {""}) > 1
-            for found in contradictions
-        ),
-        ceiling=split.accuracy_ceiling(films, contradictions),
+        contradictory_labels=dict(Counter(" / ".join(c.labels) for c in contradictions)),
+        crossing=sum(_crosses_splits(contradiction) for contradiction in contradictions),
+        ceiling=accuracy_ceiling(films, contradictions),
         near_pairs=pairs,
         near_pairs_across_labels=sum(a.label != b.label for a, b in pairs),
-        sources=dict(sorted(sources.items())),
+        sources=sources,
         single_class_sources=[
             name
-            for name, counts in sorted(sources.items())
+            for name, counts in sources.items()
             if name != provenance.UNKNOWN and sum(map(bool, counts.values())) == 1
         ],
         properties=[
             _properties(label, [film for film in films if film.label == label]) for label in labels
         ],
         blank=[film.path for film in films if film.contrast < LOW_CONTRAST],
-        inverted=[
-            film.path
-            for film, alike in zip(films, _likeness(films), strict=True)
-            if alike < INVERTED
-        ],
+        inverted=[film.path for film, similarity in similarities if similarity < INVERTED],
     )
 
 
-def _likeness(films: Sequence[FilmRecord]) -> np.ndarray:
-    """Cosine `(N,)` of each film's difference hash with the mean of all: -1 for the negative of the
-    usual film.
+def _near_pairs(films: Sequence[FilmRecord], near: NDArray[np.int64] | None) -> list[Pair]:
+    if near is None:
+        near = duplicates.near_duplicates([film.dhash for film in films])
+    pairs = [(films[first], films[second]) for first, second in near]
+    return [(a, b) for a, b in pairs if a.sha256 != b.sha256 or a.label == b.label]
+
+
+def _films_by_source(
+    films: Sequence[FilmRecord], labels: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for film, source in zip(films, provenance.sources(films), strict=True):
+        counts.setdefault(source, dict.fromkeys(labels, 0))[film.label] += 1
+    return dict(sorted(counts.items()))
+
+
+def _similarity(films: Sequence[FilmRecord]) -> NDArray[np.floating]:
+    """Cosine `(N,)` of each film's difference hash with the mean hash.
+
+    It is -1 for the negative of a film that equals the mean.
     """
-    hashes = np.frombuffer(bytes.fromhex("".join(film.dhash for film in films)), np.uint8).reshape(
-        len(films), -1
-    )
-    signs = np.unpackbits(hashes, axis=1) * np.float32(2) - 1
-    usual = signs.mean(axis=0)
-    answer: np.ndarray = signs @ usual / max(np.linalg.norm(usual) * np.sqrt(signs.shape[1]), 1e-9)
-    return answer
+    hashes = np.frombuffer(bytes.fromhex("".join(film.dhash for film in films)), np.uint8)
+    signs = np.unpackbits(hashes.reshape(len(films), -1), axis=1) * np.float32(2) - 1
+    mean = signs.mean(axis=0)
+    length = np.linalg.norm(mean) * np.sqrt(signs.shape[1])
+    cosine: NDArray[np.floating] = signs @ mean / max(length, 1e-9)
+    return cosine
 
 
-def _labels(films: Sequence[FilmRecord]) -> list[str]:
-    return sorted({film.label for film in films})
+def _crosses_splits(contradiction: Contradiction) -> bool:
+    splits = {_split_of_source(film) for film in contradiction.films}
+    return len(splits - {""}) > 1
 
 
-def _source_split(film: FilmRecord) -> str:
-    parts = {part.lower() for part in PurePosixPath(film.origin).parts[:-1]}
-    return next(
-        (name for name in ("train", "val", "valid", "validation", "test") if name in parts), ""
-    )
+def _split_of_source(film: FilmRecord) -> str:
+    """The split folder in a film's original path, or empty."""
+    folders = {part.lower() for part in PurePosixPath(film.origin).parts[:-1]}
+    return next((name for name in _SPLIT_FOLDERS if name in folders), "")
 
 
-def _properties(label: str, films: Sequence[FilmRecord]) -> dict[str, Any]:
-    kinds = Counter(
+def _properties(label: str, films: Sequence[FilmRecord]) -> ClassProperties:
+    suffixes = Counter(
         PurePosixPath(film.origin).suffix.lower().lstrip(".") or "none" for film in films
     )
     aspects = np.array([film.width / max(film.height, 1) for film in films])
-    return {
-        "class": label,
-        "films": len(films),
-        "width": int(median(film.width for film in films)),
-        "height": int(median(film.height for film in films)),
-        "sizes": len({(film.width, film.height) for film in films}),
-        "square": float((np.abs(aspects - 1) < 0.01).mean()),
-        "tinted": float(np.mean([film.tint >= TINTED for film in films])),
-        "brightness": float(np.mean([film.brightness for film in films])),
-        "contrast": float(np.mean([film.contrast for film in films])),
-        "files": ", ".join(
-            f"{kind} {count / len(films):.0%}" for kind, count in kinds.most_common(3)
+    return ClassProperties(
+        label=label,
+        films=len(films),
+        width=int(median(film.width for film in films)),
+        height=int(median(film.height for film in films)),
+        sizes=len({(film.width, film.height) for film in films}),
+        square=float((np.abs(aspects - 1) < 0.01).mean()),
+        tinted=float(np.mean([film.tint >= TINTED for film in films])),
+        brightness=float(np.mean([film.brightness for film in films])),
+        contrast=float(np.mean([film.contrast for film in films])),
+        files=", ".join(
+            f"{suffix} {count / len(films):.0%}" for suffix, count in suffixes.most_common(3)
         ),
-        "blank": sum(film.contrast < LOW_CONTRAST for film in films),
-    }
+        blank=sum(film.contrast < LOW_CONTRAST for film in films),
+    )

@@ -1,6 +1,4 @@
-"""The two indexes that pass between the jobs: data/raw/manifest.csv (what came) and data/split.csv
-(who goes where).
-"""
+"""The indexes that pass between the jobs: data/raw/manifest.csv and data/split.csv."""
 
 import csv
 from collections.abc import Iterable
@@ -16,8 +14,9 @@ Row = TypeVar("Row", "FilmRecord", "SplitRecord")
 
 @dataclass(frozen=True)
 class FilmRecord:
-    """One file below data/raw. Unreadable files are rows too, with `status` "unreadable" and the
-    reason in `problem`.
+    """One file below data/raw.
+
+    Unreadable files are rows too, with `status` "unreadable" and the reason in `problem`.
     """
 
     path: str  # below data/raw, forward slashes
@@ -31,8 +30,8 @@ class FilmRecord:
     tint: float  # mean difference of the colour channels, 0 to 255; 0 for a grey film
     brightness: float  # mean grey level, 0 to 255
     contrast: float  # standard deviation of the grey levels
-    source: str  # collection that the file name gives away, or empty
-    patient: str  # person that the file name gives away, or empty
+    source: str  # collection by the file name, or empty
+    patient: str  # patient by the file name or the DICOM header, or empty
     status: str  # "ok" or "unreadable"
     problem: str
     origin: str  # path within the source it came from
@@ -40,8 +39,9 @@ class FilmRecord:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """One row of split.csv: a film's place, or why it has none. The film lies at
-    data/<split>/<label>/<name>.
+    """One row of split.csv: a film's side of the split, or why it has none.
+
+    The film lies at data/<split>/<label>/<name>.
     """
 
     path: str  # below data/raw, forward slashes

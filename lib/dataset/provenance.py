@@ -1,4 +1,4 @@
-"""Provenance: which collection a film comes from, by its name or its signature."""
+"""Which collection a film comes from, by its name or by the size and format of its file."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,24 +6,27 @@ from pathlib import PurePosixPath
 
 from lib.dataset.manifest import FilmRecord
 
-UNKNOWN = "unknown"  # source of films that neither name nor signature tells
-USUAL_SIGNATURE = 20  # films of one size and format that are taken for one unnamed source
+UNKNOWN = "unknown"  # source of a film whose collection cannot be told
+USUAL_SIGNATURE = 20  # films of one size and format from which on they count as one unnamed source
 
 
 def sources(records: Sequence[FilmRecord]) -> list[str]:
-    """Where each film seems to come from: the collection its name gives away, else its size and
-    format if many share it.
-    """
-    shapes = [f"{_kind(record)} {record.mode} {record.width}x{record.height}" for record in records]
+    """The source of each film: the collection in its name, else its size and format if common."""
+    signatures = [
+        f"{file_type(record)} {record.mode} {record.width}x{record.height}" for record in records
+    ]
     count = Counter(
-        shape for shape, record in zip(shapes, records, strict=True) if not record.source
+        signature
+        for signature, record in zip(signatures, records, strict=True)
+        if not record.source
     )
     return [
-        record.source or (shape if count[shape] >= USUAL_SIGNATURE else UNKNOWN)
-        for shape, record in zip(shapes, records, strict=True)
+        record.source or (signature if count[signature] >= USUAL_SIGNATURE else UNKNOWN)
+        for signature, record in zip(signatures, records, strict=True)
     ]
 
 
-def _kind(record: FilmRecord) -> str:
+def file_type(record: FilmRecord) -> str:
+    """Suffix of the original file in lower case, without the dot, one spelling per type."""
     suffix = PurePosixPath(record.origin).suffix.lower().lstrip(".")
     return {"jpeg": "jpg", "tiff": "tif"}.get(suffix, suffix)

@@ -1,5 +1,4 @@
-"""Generated chest films of pretend patients, so that the whole chain can be seen offline and tested
-without patients.
+"""Generated chest films of invented patients, for the demo and the tests.
 
 The classes differ by what lies in the lungs alone: pneumonia has consolidations in the lower zones,
 tuberculosis has cavities, nodules and streaks in the apices. Exposure, contrast, noise, pose, file
@@ -40,8 +39,7 @@ class PlannedFilm:
 
 
 def plan_films(count: int, seed: int) -> list[PlannedFilm]:
-    """Who gets which film: about `count` films plus the planted defects, the same for the same
-    arguments.
+    """About `count` films plus planted defects; the same for the same arguments.
 
     Planted: contradictory copies (2 %), re-encoded near-duplicates (2 %), tinted films (3 %), one
     truncated file.
@@ -97,9 +95,7 @@ def _plan_defects(
 
 
 def write_films(folder: Path, count: int, seed: int, threads: int = 1) -> list[PlannedFilm]:
-    """Draw the planned films into `folder`/<class>/; files that are already there are kept (each is
-    whole).
-    """
+    """Draw the planned films into `folder`/<class>/; files that are there already are kept."""
     films = plan_films(count, seed)
     for _ in map_ordered(lambda film: _write_film(folder, film), films, threads):
         pass
@@ -126,8 +122,9 @@ def _write_film(folder: Path, film: PlannedFilm) -> None:
 
 
 def draw(label: str, rng: np.random.Generator, anatomy: np.random.Generator) -> np.ndarray:
-    """Draw one film, `(512, 512) uint8`. `rng` draws the exposure, the pose and the disease,
-    `anatomy` the patient.
+    """Draw one film, `(512, 512) uint8`.
+
+    `rng` draws the exposure, the pose and the disease; `anatomy` draws the patient.
     """
     x, y = _pose(rng)
     lungs, film = _thorax(x, y, anatomy)
@@ -163,8 +160,9 @@ def _blob(
 def _thorax(
     x: np.ndarray, y: np.ndarray, anatomy: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lung mask in 0..1 and the film without disease: body, lungs, mediastinum, heart, diaphragm,
-    ribs, clavicles.
+    """Lung mask in 0..1, and the film without disease.
+
+    It has body, lungs, mediastinum, heart, diaphragm, ribs and clavicles.
     """
     width, height = anatomy.uniform(0.30, 0.36), anatomy.uniform(0.60, 0.70)
     heart = anatomy.uniform(0.22, 0.32)
@@ -232,9 +230,7 @@ def _apical_disease(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _expose(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, grain, a collimated border, then brightness and contrast drawn without looking at the
-    class.
-    """
+    """Blur, grain, a collimated border, then brightness and contrast, independent of the class."""
     film = gaussian_filter(film, rng.uniform(0.6, 1.4)) + rng.normal(
         0, rng.uniform(0.008, 0.03), film.shape
     )

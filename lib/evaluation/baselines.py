@@ -1,126 +1,171 @@
-"""What a model could score without looking at a lung: baselines from file metadata, and from a
-thumbnail.
+"""Baselines: what a model could score without looking at a lung.
 
-A high score on a public collection says little while the size of a file, or a blurred outline,
-gives the class away as well. Both baselines learn from the same training films and answer the same
-test films as the model. Source of the idea: A. DeGrave, J. Janizek, S.-I. Lee, "AI for radiographic
-COVID-19 detection selects shortcuts over signal", Nature Machine Intelligence 3 (2021).
+A high score on a public collection means little while the size of a file, or a blurred outline,
+gives the class away as well. Every baseline learns from the same training films and predicts the
+same test films as the model. Source of the idea: A. DeGrave, J. Janizek, S.-I. Lee, "AI for
+radiographic COVID-19 detection selects shortcuts over signal", Nature Machine Intelligence 3
+(2021).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from lib.dataset.manifest import FilmRecord
-from lib.dataset.provenance import _kind
+from lib.dataset.provenance import file_type
+from lib.evaluation import intervals, scoring
+from lib.evaluation.films import EvaluationSet, LabelledFilm
+from lib.evaluation.predictions import Floats, LabelledPredictions
+from lib.evaluation.results import BaselineScores, Estimate
+from lib.run.errors import UnreadableFilmError
+from lib.workers.threads import map_ordered
 
 TREES = 300
-UNDECIDED = (
-    0.1  # macro-F1 by which the model may be better where a margin that reaches 0 decides nothing
-)
-BASELINES = {
-    "metadata": "file metadata alone: size, aspect ratio, tint, file type, colour mode, bytes per pixel",
-    "thumbnail": "a 32 x 32 thumbnail alone",
-}
-BLIND = {  # what a baseline that is not beaten says of the films
-    "metadata": "sees none. The classes differ by how the files were made.",
-    "thumbnail": "makes out no detail of a lung. What tells the classes apart here may be how the films were made, or age.",
-}
 
 
-def metadata(records: Sequence[FilmRecord]) -> np.ndarray:
-    """`(N, features)` of what a file shows before it is looked at."""
-    kinds = sorted({_kind(record) for record in records})
+@dataclass(frozen=True)
+class Compute:
+    """What a baseline may use."""
+
+    seed: int
+    cores: int
+    readers: int  # threads that decode
+
+
+Films = Sequence[LabelledFilm]
+Predict = Callable[[Films, Films, Compute], list[str]]  # (training films, films) → class names
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A row of `BASELINES`. The report and the verdict take their words from it."""
+
+    short: str  # beside a bar, at the head of a column
+    what: str  # what it sees
+    subject: str  # begins the verdict's sentence "… reaches a macro-F1 of …"
+    unbeaten: str  # verdict where the model does not clearly beat it
+    predict: Predict
+
+
+def predict_baselines(films: EvaluationSet, compute: Compute) -> pd.DataFrame:
+    """Rows of baselines.csv: `path` and the class that each baseline predicts."""
+    columns = {
+        name: baseline.predict(films.training, films.films, compute)
+        for name, baseline in BASELINES.items()
+    }
+    return pd.DataFrame({"path": films.names, **columns}, dtype=str)
+
+
+def no_baselines() -> pd.DataFrame:
+    """baselines.csv without rows."""
+    return pd.DataFrame(columns=["path", *BASELINES], dtype=str)
+
+
+def score_baselines(
+    predictions: LabelledPredictions, names: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, BaselineScores]:
+    """Compare the model's predictions with those of each baseline (class names) on its films."""
+    found = {}
+    for name, predicted in names.items():
+        numbers = np.array([predictions.number_of(value) for value in predicted], dtype=np.int64)
+        baseline = predictions.with_predicted(numbers)
+        margins = partial(_macro_f1_and_margin, predictions, baseline)
+        point = margins(scoring.once(len(predictions)))
+        resampled = intervals.bootstrap(predictions.groups, margins, seed)
+        margin = Estimate(float(point["margin"][0]), intervals.interval(resampled["margin"]))
+        found[name] = BaselineScores(BASELINES[name].what, float(point["macro_f1"][0]), margin)
+    return found
+
+
+def metadata_features(records: Sequence[FilmRecord]) -> Floats:
+    """`(N, features)`: properties of a file that show no anatomy."""
+    kinds = sorted({file_type(record) for record in records})
     modes = sorted({record.mode for record in records})
-    return np.array(
+    rows = [
         [
-            [
-                record.width,
-                record.height,
-                record.width / max(record.height, 1),
-                record.bytes / max(record.width * record.height, 1),
-                record.tint,
-                kinds.index(_kind(record)),
-                modes.index(record.mode),
-            ]
-            for record in records
-        ],
-        dtype=np.float64,
-    )
+            record.width,
+            record.height,
+            record.width / max(record.height, 1),
+            record.bytes / max(record.width * record.height, 1),
+            record.tint,
+            kinds.index(file_type(record)),
+            modes.index(record.mode),
+        ]
+        for record in records
+    ]
+    return np.array(rows, dtype=np.float64)
 
 
-def predict(
-    train: np.ndarray, labels: Sequence[str], test: np.ndarray, seed: int, cores: int
-) -> tuple[list[str], np.ndarray]:
-    """Classes, sorted, and their probabilities `(M, classes)` for `test` `(M, features)`, by a
-    forest grown on `train`.
-    """
+def fit_predict_forest(
+    train: NDArray[np.floating], labels: Sequence[str], test: NDArray[np.floating], compute: Compute
+) -> list[str]:
+    """Class names for `test` `(M, features)`, from a forest fitted on `train` `(N, features)`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     forest = ExtraTreesClassifier(
-        TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=cores
+        TREES,
+        min_samples_leaf=2,
+        class_weight="balanced",
+        random_state=compute.seed,
+        n_jobs=compute.cores,
     )
-    names, numbers = np.unique(
-        np.asarray(labels, dtype=str), return_inverse=True
-    )  # names that are digits are no numbers
+    # The forest learns numbers: class names that are digits would be taken for values.
+    names, numbers = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     forest.fit(train, numbers)
-    return names.tolist(), forest.predict_proba(test)
+    return [str(names[best]) for best in forest.predict_proba(test).argmax(axis=1)]
 
 
-def verdict(
-    model: float,
-    interval: tuple[float, float] | None,
-    baselines: dict[str, float],
-    margins: dict[str, tuple[float, float] | None],
-    chance: float,
-) -> dict[str, Any]:
-    """What the model's macro-F1 is worth beside the baselines', in words.
+def _predict_from_metadata(training: Films, films: Films, compute: Compute) -> list[str]:
+    features = metadata_features([film.record for film in (*training, *films)])
+    labels = [film.label for film in training]
+    return fit_predict_forest(features[: len(labels)], labels, features[len(labels) :], compute)
 
-    `margins` are the intervals of model minus baseline on the same films. Levels: "chance" when the
-    model's own `interval` reaches `chance` and no baseline does clearly better; where a baseline is
-    not clearly beaten, "undecided" when the margin is too wide to tell, else "shortcut";
-    "confounded" when a baseline gets more than half of the way from chance to the model; else
-    "clear".
-    """
-    best = max(baselines, key=lambda name: baselines[name])
-    unbeaten = [margin for margin in margins.values() if margin is None or margin[0] <= 0]
-    share = min((baselines[best] - chance) / (model - chance), 1.0) if model > chance else 1.0
-    what = {"metadata": "File metadata alone", "thumbnail": "A 32 x 32 thumbnail"}[best]
-    scores = f"{what} reaches a macro-F1 of {baselines[best]:.3f} on the same films, the model {model:.3f}"
-    outdone = any(margin is not None and margin[1] < 0 for margin in margins.values())
-    if (interval is None or interval[0] <= chance) and not outdone:
-        level, words = (
-            "chance",
-            f"Nothing here shows that the model does better than guessing: its macro-F1 of {model:.3f} cannot be told from "
-            f"chance ({chance:.3f}). "
-            "Look at the labels, and at how many films there are.",
-        )
-    elif unbeaten and all(margin is not None and margin[1] > UNDECIDED for margin in unbeaten):
-        level, words = (
-            "undecided",
-            f"These test films are too few to tell whether the model reads lungs. {scores}, and the true difference may be "
-            "large or none: get more films before anything is said of this model.",
-        )
-    elif unbeaten:
-        level, words = (
-            "shortcut",
-            (
-                f"Nothing here shows that the model reads lungs. {scores}: it does not clearly beat a baseline that "
-                f"{BLIND[best]} Get films of all classes from the same place."
-            ),
-        )
-    elif share > 0.5:
-        level, words = (
-            "confounded",
-            (
-                f"The model beats its baselines, but most of this score can be had without looking at a lung. {scores}. "
-                "Expect less at another hospital, and read the scores within one source."
-            ),
-        )
-    else:
-        level, words = (
-            "clear",
-            f"The model clearly beats what can be had without looking at a lung. {scores}.",
-        )
-    return {"level": level, "words": words, "best_baseline": best, "share_without_lungs": share}
+
+def _predict_from_thumbnails(training: Films, films: Films, compute: Compute) -> list[str]:
+    files = [film.file for film in (*training, *films)]
+    pixels = np.stack(list(map_ordered(_thumbnail, files, compute.readers)))
+    features = pixels.reshape(len(files), -1).astype(np.float32)
+    labels = [film.label for film in training]
+    return fit_predict_forest(features[: len(labels)], labels, features[len(labels) :], compute)
+
+
+def _thumbnail(path: Path) -> NDArray[np.uint8]:
+    from lib.images.decode import ANY_SIZE, read_grey  # scoring a table needs no decoder
+    from lib.images.reader import THUMBNAIL_SIDE
+
+    try:
+        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
+    except UnreadableFilmError:
+        return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+
+
+def _macro_f1_and_margin(
+    model: LabelledPredictions, baseline: LabelledPredictions, weights: Floats
+) -> scoring.Arrays:
+    macro_f1 = scoring.macro_f1(baseline, weights)
+    return {"macro_f1": macro_f1, "margin": scoring.macro_f1(model, weights) - macro_f1}
+
+
+BASELINES = {
+    "metadata": Baseline(
+        short="file metadata",
+        what="file metadata alone: size, aspect ratio, tint, file type, colour mode, "
+        "bytes per pixel",
+        subject="File metadata alone",
+        unbeaten="never sees the image. The classes can be told apart by properties of the files.",
+        predict=_predict_from_metadata,
+    ),
+    "thumbnail": Baseline(
+        short="32 x 32 thumbnail",
+        what="a 32 x 32 thumbnail alone",
+        subject="A 32 x 32 thumbnail",
+        unbeaten="sees no detail of a lung. What tells the classes apart may be how the films were "
+        "made, or the patients' age.",
+        predict=_predict_from_thumbnails,
+    ),
+}

@@ -1,225 +1,152 @@
-"""Everything that is said about a model, put together: its table, the baselines' table, and what
-they are worth.
-"""
+"""An evaluation: every score of a table of predictions, beside its baselines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lib.dataset import provenance
-from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split
-from lib.evaluation import baselines, intervals, metrics
-from lib.evaluation.intervals import Answers
-from lib.images.decode import ANY_SIZE, read_grey
-from lib.images.reader import THUMBNAIL_SIDE
+from lib.dataset.provenance import UNKNOWN
+from lib.evaluation import intervals, metrics, scoring
+from lib.evaluation.baselines import score_baselines
+from lib.evaluation.operating_point import has_both_sides, operating_point
+from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.results import (
+    VERSION,
+    Comparison,
+    Estimate,
+    Evaluation,
+    OperatingPoint,
+    Review,
+    ScoredModel,
+    SourceScores,
+)
+from lib.evaluation.verdict import verdict
 from lib.prediction.calibration import Calibration
-from lib.run.errors import JobError, UnreadableFilmError
-from lib.workers.threads import map_ordered
 
-BASELINES = tuple(baselines.BASELINES)
+FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 
 
 @dataclass(frozen=True)
-class Films:
-    """The films of a split with what the manifest says of them."""
+class Options:
+    """What the evaluation is asked for."""
 
-    rows: Sequence[SplitRecord]
-    record_of: Mapping[str, FilmRecord]  # path below data/raw → manifest row
-    source_of: Mapping[str, str]  # path → where the film seems to come from
-
-    @staticmethod
-    def read(data_dir: Path) -> "Films":
-        """From data/split.csv and data/raw/manifest.csv."""
-        records = read_manifest(data_dir)
-        found = dict(
-            zip((record.path for record in records), provenance.sources(records), strict=True)
-        )
-        rows = [row for row in read_split(data_dir) if row.split]
-        missing = [row.path for row in rows if row.path not in found]
-        if missing:
-            raise JobError(
-                f"{missing[0]} is in split.csv and not in the manifest. Run the split job again."
-            )
-        return Films(rows, {record.path: record for record in records}, found)
-
-    def baselines(
-        self, data_dir: Path, seed: int, cores: int, readers: int
-    ) -> list[dict[str, str]]:
-        """What each baseline, grown on the training films, answers for each test film: rows of
-        baselines.csv.
-        """
-        rows = [row for row in self.rows if row.split in ("train", "test")]
-        thumbnails = map_ordered(lambda row: _thumbnail(data_dir / row.file), rows, readers)
-        seen = {
-            "metadata": baselines.metadata([self.record_of[row.path] for row in rows]),
-            "thumbnail": np.stack(list(thumbnails)).reshape(len(rows), -1).astype(np.float32),
-        }
-        is_train = np.array([row.split == "train" for row in rows])
-        labels = [row.label for row in rows if row.split == "train"]
-        tests = [row for row in rows if row.split == "test"]
-        answers: list[dict[str, str]] = [
-            {"path": f"{row.label}/{PurePosixPath(row.path).name}"} for row in tests
-        ]
-        for name, features in seen.items():
-            classes, probabilities = baselines.predict(
-                features[is_train], labels, features[~is_train], seed, cores
-            )
-            for answer, best in zip(answers, probabilities.argmax(axis=1), strict=True):
-                answer[name] = classes[best]
-        return answers
+    positive: str  # class of interest
+    prevalences: Sequence[float]
+    seed: int
 
 
-def assess(
+def evaluate(
     predictions: pd.DataFrame,
-    rivals: Sequence[Mapping[str, str]],
-    learnt: Calibration | None,
-    positive: str,
-    prevalences: Sequence[float],
-    seed: int,
-) -> dict[str, Any]:
-    """What metrics.json says beside the plain scores. Entries are empty where something they need
-    is missing.
-    """
-    answers = metrics.answers_of(predictions)
-    review = predictions["needs_review"].eq("True")
-    found: dict[str, Any] = {
-        "groups": len(set(answers.groups)),
-        "points": {
-            name: value if np.isfinite(value) else None
-            for name, value in intervals.point_scores(answers).items()
-        },
-        "intervals": intervals.all_intervals(answers, seed),
-        "sources": metrics.per_source(predictions, seed),
-        "review": {
-            "share": float(review.mean()),
-            "accuracy_of_the_rest": _accuracy(predictions[~review]),
-        },
-        "calibration": {},
-        "conformal": {},
-        "operating_point": {},
-        "baselines": {},
-        "verdict": {},
-    }
-    if learnt:
-        found["calibration"] = metrics.calibration_scores(answers, learnt)
-        found["conformal"] = metrics.conformal_scores(answers, learnt)
-        if positive in learnt.thresholds and metrics.has_both_sides(answers, positive):
-            found["operating_point"] = metrics.operating_point(
-                answers, positive, learnt.thresholds[positive], prevalences, seed
-            )
-    if rivals:
-        inside = _inside_sources(predictions, rivals)
-        found["sources"] = [row | {"baselines": inside[row["source"]]} for row in found["sources"]]
-        found["baselines"] = _against(answers, predictions, rivals, seed)
-        found["verdict"] = baselines.verdict(
-            found["points"]["macro_f1"],
-            found["intervals"]["macro_f1"],
-            {name: rival["macro_f1"] for name, rival in found["baselines"].items()},
-            {name: rival["margin"] for name, rival in found["baselines"].items()},
-            chance=1 / len(answers.classes),
-        )
-    return found
+    baselines: pd.DataFrame,
+    model: ScoredModel,
+    calibration: Calibration | None,
+    options: Options,
+    earlier: pd.DataFrame | None = None,
+) -> Evaluation:
+    """Compute every score from the tables alone.
 
-
-def earlier(
-    folder: Path, films: Sequence[str], labels: Sequence[str], classes: Sequence[str]
-) -> pd.DataFrame:
-    """The predictions of an earlier evaluation in `folder`, of the same films.
+    `predictions` is predictions.csv, `baselines` baselines.csv (without rows: none was run),
+    `earlier` the predictions of another evaluation of the same films.
 
     Raises:
-        JobError: there is none, or it scored other films or classes.
+        JobError: no film has a prediction.
     """
-    file = folder / "predictions.csv"
-    if not file.exists():
-        raise JobError(
-            f"--compare {folder}: there is no {file}. Give the folder of an earlier evaluation."
-        )
-    other = metrics.read_predictions(file)
-    if other["path"].tolist() != list(films) or other["label"].tolist() != list(labels):
-        raise JobError(
-            f"--compare {folder} scored other films: evaluate both models on the same split."
-        )
-    if metrics.classes_of(other) != list(classes):
-        raise JobError(
-            f"--compare {folder} knows other classes: {', '.join(metrics.classes_of(other))}."
-        )
-    return other
-
-
-def compare(predictions: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Paired differences on the films that both could read, `predictions` minus the `earlier` ones,
-    with intervals.
-    """
-    both = predictions["prediction"].ne("").to_numpy() & other["prediction"].ne("").to_numpy()
-    first, second = metrics.answers_of(other[both]), metrics.answers_of(predictions[both])
-    return {
-        name: {"difference": difference if np.isfinite(difference) else None, "interval": interval}
-        for name, (difference, interval) in intervals.differences(first, second, seed).items()
-    }
-
-
-def _against(
-    answers: Answers, predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]], seed: int
-) -> dict[str, dict[str, Any]]:
-    said = (
-        pd.DataFrame(rivals)
-        .set_index("path")
-        .loc[predictions["path"][predictions["prediction"].ne("")]]
+    labelled = LabelledPredictions.of(predictions)
+    scores = intervals.estimate_scores(labelled, options.seed)
+    by_baseline = _baseline_columns(predictions, baselines)
+    rivals = score_baselines(labelled, by_baseline, options.seed)
+    chance = 1 / len(labelled.classes)
+    confusion = scoring.weighted_confusion(labelled, scoring.once(len(labelled)))[0]
+    return Evaluation(
+        version=VERSION,
+        model=model,
+        classes=tuple(labelled.classes),
+        films=len(labelled),
+        unreadable=len(predictions) - len(labelled),
+        groups=labelled.count_groups(),
+        confusion_matrix=tuple(tuple(map(int, row)) for row in confusion),
+        scores=scores,
+        sources=score_sources(predictions, by_baseline, options.seed),
+        review=_review(predictions),
+        calibration=metrics.calibration_scores(labelled, calibration) if calibration else None,
+        conformal=metrics.conformal_scores(labelled, calibration) if calibration else None,
+        operating_point=_operating_point(labelled, calibration, options),
+        baselines=rivals,
+        verdict=verdict(scores.macro_f1, rivals, chance) if rivals else None,
+        comparison=None if earlier is None else compare(predictions, earlier, options.seed),
     )
-    found = {}
-    for name in BASELINES:
-        predicted = np.array([list(answers.classes).index(value) for value in said[name]])
-        rival = Answers(
-            answers.targets,
-            predicted,
-            np.eye(len(answers.classes))[predicted],
-            answers.groups,
-            answers.classes,
-        )
-        score = float(intervals.macro_f1(rival, np.ones((1, len(predicted))))[0])
-        margin = intervals.bootstrap(answers.groups, partial(_margin, rival, answers), seed)[
-            "macro_f1"
-        ]
-        found[name] = {
-            "what": baselines.BASELINES[name],
-            "macro_f1": score,
-            "margin": intervals.interval(margin),
-        }
-    return found
 
 
-def _inside_sources(
-    predictions: pd.DataFrame, rivals: Sequence[Mapping[str, str]]
-) -> dict[str, dict[str, float]]:
-    """Accuracy of each baseline inside each source: what still tells the classes apart where the
-    source does not.
+def compare(predictions: pd.DataFrame, earlier: pd.DataFrame, seed: int) -> Comparison:
+    """Paired differences, `predictions` minus `earlier`, on the films that both could read."""
+    both = (predictions["prediction"].ne("") & earlier["prediction"].ne("")).to_numpy()
+    first, second = (LabelledPredictions.of(table[both]) for table in (earlier, predictions))
+    return Comparison(len(first), intervals.compare_scores(first, second, seed))
+
+
+def score_sources(
+    predictions: pd.DataFrame, by_baseline: Mapping[str, Sequence[str]], seed: int
+) -> tuple[SourceScores, ...]:
+    """Scores of the films of each source alone; films of unknown source are left out.
+
+    Within one source the AUROC does not depend on differences between sources. It may still depend
+    on file sizes and aspect ratios, which differ between classes inside some sources.
     """
     answered = predictions[predictions["prediction"].ne("")]
-    said = pd.DataFrame(rivals).set_index("path").loc[answered["path"]].reset_index()
-    right = said[list(BASELINES)].eq(answered["label"].reset_index(drop=True), axis=0)
-    means = right.groupby(answered["source"].to_numpy()).mean()
-    return {
-        str(source): {name: float(row[name]) for name in BASELINES}
-        for source, row in means.iterrows()
+    table = answered.reset_index(drop=True)
+    is_right = pd.DataFrame(
+        {name: table["label"].eq(pd.Series(classes)) for name, classes in by_baseline.items()},
+        index=table.index,
+    )
+    known = table[table["source"].ne(UNKNOWN)]
+    return tuple(
+        _source_scores(str(source), rows, is_right.loc[rows.index], seed)
+        for source, rows in known.groupby("source", sort=True)
+    )
+
+
+def _source_scores(
+    source: str, rows: pd.DataFrame, is_right: pd.DataFrame, seed: int
+) -> SourceScores:
+    labelled = LabelledPredictions.of(rows)
+    scores = intervals.estimate_scores(labelled, seed)
+    areas: dict[str, Estimate] = {
+        name: of_class.auroc
+        for name, of_class in scores.per_class.items()
+        if min(of_class.films, len(labelled) - of_class.films) >= FEW_FILMS
     }
+    return SourceScores(
+        source=source,
+        films={name: of_class.films for name, of_class in scores.per_class.items()},
+        accuracy=scores.accuracy,
+        auroc=areas,
+        baselines={str(name): float(column.mean()) for name, column in is_right.items()},
+    )
 
 
-def _margin(rival: Answers, answers: Answers, weights: np.ndarray) -> intervals.Scores:
-    return {"macro_f1": intervals.macro_f1(answers, weights) - intervals.macro_f1(rival, weights)}
+def _baseline_columns(predictions: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, list[str]]:
+    """Class names by baseline, for the films that have a prediction, in their order."""
+    if baselines.empty:
+        return {}
+    paths = predictions["path"][predictions["prediction"].ne("")]
+    rows = baselines.set_index("path").loc[paths]
+    return {str(name): rows[name].tolist() for name in rows.columns}
 
 
-def _accuracy(rows: pd.DataFrame) -> float | None:
-    answered = rows[rows["prediction"].ne("")]
-    return float((answered["label"] == answered["prediction"]).mean()) if len(answered) else None
+def _operating_point(
+    labelled: LabelledPredictions, calibration: Calibration | None, options: Options
+) -> OperatingPoint | None:
+    positive = options.positive
+    if calibration is None or positive not in calibration.thresholds:
+        return None
+    if not has_both_sides(labelled, positive):
+        return None
+    threshold = calibration.thresholds[positive]
+    return operating_point(labelled, positive, threshold, options.prevalences, options.seed)
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    try:
-        return read_grey(path, THUMBNAIL_SIDE, ANY_SIZE)
-    except UnreadableFilmError:
-        return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+def _review(predictions: pd.DataFrame) -> Review:
+    needs_review = predictions["needs_review"].eq("True")
+    rest = predictions[~needs_review & predictions["prediction"].ne("")]
+    accuracy = float((rest["label"] == rest["prediction"]).mean()) if len(rest) else None
+    return Review(float(needs_review.mean()), accuracy)

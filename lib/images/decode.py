@@ -6,25 +6,35 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import kornia_rs
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-from lib.images import dicom
-from lib.images.files import LARGEST_FILE, TOO_LARGE_FILE, describe_non_file
+from lib.images import deep, dicom
+from lib.images.files import LARGEST_FILE, MAX_PIXELS, TOO_LARGE_FILE, describe_non_file
 from lib.run.errors import UnreadableFilmError
 
+ANY_SIZE = 2**40  # pixels: for films that the ingest job accepted under its own limit
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "PPM", "GIF")
-ANY_SIZE = 2**40  # pixels: for films that the ingest job let in under its own limit
-MAX_PIXELS = 200_000_000  # a 14k x 14k film; the default of --max_megapixels
 _PLAIN_PNG = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}  # Pillow's mode → kornia-rs's
-_WIDE = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits
 _WHITE_IS_ZERO = 0  # TIFF; Pillow minds it up to 8 bits
-_FRACTIONS_END = 2.0
+_TURNS = {  # EXIF orientation → what sets the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SUBFILE_TYPE = 254  # TIFF: bit 0 marks a reduced version of another page, bit 2 a mask
+_REDUCED_OR_MASK = 0b101
+_MOST_PAGES = 32  # of a pyramid of thumbnails
 _ORIENTATION_MARKS = (
     b"eXIf",
     b"profile type exif",
@@ -35,8 +45,25 @@ warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of odd but reada
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, with a message that names it
 
 
-def read_grey(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a film to `(side, side) uint8`, 0 black to 255 white.
+@dataclass(frozen=True)
+class DecodedFilm:
+    """A film as a square."""
+
+    grey: np.ndarray  # (side, side) uint8, 0 black to 255 white
+    notes: tuple[str, ...] = ()  # why a person should look at it, as far as the file tells
+
+
+def read_grey(
+    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+) -> np.ndarray:
+    """The grey levels of `decode_film`."""
+    return decode_film(path, side, max_pixels, trust_headers).grey
+
+
+def decode_film(
+    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+) -> DecodedFilm:
+    """Decode a film and bring it to a square.
 
     Colour is dropped: a tint tells which hospital photographed its films, not what the lungs look
     like. The aspect ratio is given up as well, since half of the public films come already squeezed
@@ -48,16 +75,14 @@ def read_grey(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray
     """
     with _explained(path):
         if _is_dicom(path):
-            image = Image.fromarray(dicom.read(path, max_pixels)[0])
-            return np.asarray(
-                image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            )
+            film = dicom.read(path, max_pixels, trust_headers)
+            return DecodedFilm(_square(Image.fromarray(film.levels), side), film.notes)
         with _opened(path, max_pixels) as image:
-            return np.asarray(
-                _decode(image, side).resize(
-                    (side, side), Image.Resampling.BILINEAR, reducing_gap=2.0
-                )
-            )
+            return DecodedFilm(_square(_decode(image, path, side), side))
+
+
+def _square(image: Image.Image, side: int) -> np.ndarray:
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 @contextmanager
@@ -97,18 +122,41 @@ def _is_dicom(path: Path) -> bool:
 def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
     """Open a film and check its header."""
     with Image.open(path, formats=FORMATS) as image:
+        frames = getattr(image, "n_frames", 1)
         if image.format == "TIFF":
+            if 1 < frames <= _MOST_PAGES and _seek_film(image, frames):
+                frames = 1
             _require_whole_tiff(image)
-            image.filename = ""  # else Pillow maps the file, with sides exchanged where an orientation mark turns the film
+            image.filename = ""  # a mapped file has its sides exchanged by an orientation mark
         width, height = image.size
         if width * height > max_pixels:
             raise UnreadableFilmError(
                 f"{width} x {height} pixels are more than the limit of {max_pixels:,}"
             )
-        frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format not in ("JPEG", "MPO"):
             raise UnreadableFilmError(f"holds {frames} frames; one film per file is needed")
         yield image
+
+
+def _seek_film(image: ImageFile, pages: int) -> bool:
+    """Go to the largest page of a TIFF file if all others are thumbnails of it; whether they are.
+
+    A thumbnail is marked as one (NewSubfileType), or at most half as wide and as high.
+    """
+    sizes, is_marked = [], []
+    for page in range(pages):
+        image.seek(page)
+        sizes.append(image.size)
+        tags = getattr(image, "tag_v2", {})
+        is_marked.append(bool(int(tags.get(_SUBFILE_TYPE, 0)) & _REDUCED_OR_MASK))
+    film = max(range(pages), key=lambda page: (sizes[page], -page))
+    width, height = sizes[film]
+    image.seek(film)
+    return all(
+        is_marked[page] or (2 * sizes[page][0] <= width and 2 * sizes[page][1] <= height)
+        for page in range(pages)
+        if page != film
+    )
 
 
 def _require_whole_tiff(image: ImageFile) -> None:
@@ -123,7 +171,7 @@ def _require_whole_tiff(image: ImageFile) -> None:
         raise UnreadableFilmError("damaged: its strips end before the picture does")
 
 
-def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
+def _decode(image: ImageFile, path: Path, wanted_side: int) -> Image.Image:
     """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks
     its every byte.
     """
@@ -132,12 +180,19 @@ def _decode(image: ImageFile, wanted_side: int) -> Image.Image:
     plain = _plain_png(image)
     if plain is not None:
         return plain
-    is_negative = (
-        image.mode in _WIDE
-        and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
-    )
+    if deep.is_deep(image):
+        return _decode_deep(image, path)
     image.load()
-    grey = _to_grey(ImageOps.exif_transpose(image))
+    return _to_grey(ImageOps.exif_transpose(image))
+
+
+def _decode_deep(image: ImageFile, path: Path) -> Image.Image:
+    """Decode a picture of more than 8 bits per channel to mode L."""
+    is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+    grey = Image.fromarray(deep.read_deep(image, path))
+    orientation = image.getexif().get(ExifTags.Base.Orientation)  # of PNG known after its pixels
+    if orientation in _TURNS and image.format != "TIFF":  # Pillow has turned a loaded TIFF
+        grey = grey.transpose(_TURNS[orientation])
     return ImageOps.invert(grey) if is_negative else grey
 
 
@@ -163,8 +218,6 @@ def _plain_png(image: ImageFile) -> Image.Image | None:
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode in _WIDE:
-        return Image.fromarray(_to_eight_bits(np.asarray(image, dtype=np.float64)))
     if image.mode == "P" or "A" in image.mode:
         layers = image.convert("RGBA")
         black = Image.new("RGBA", layers.size, (0, 0, 0, 255))
@@ -172,24 +225,3 @@ def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK":
         image = image.convert("RGB")
     return image.convert("L")
-
-
-def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scale 8 to 16 stored bits to 8: full scale is the smallest usual bit depth that holds the
-    brightest pixel.
-
-    Numbers below zero were shifted or normalised by somebody: their own range is the scale then.
-    """
-    darkest, brightest = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
-    if not np.isfinite([darkest, brightest]).all():
-        raise ValueError("pixels are not finite numbers")
-    full_scale = next(
-        (2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest <= 2**bits - 1), brightest
-    )
-    if brightest <= _FRACTIONS_END and np.any(
-        pixels % 1
-    ):  # floats in 0..1; some resampling shoots a little beyond
-        full_scale = max(brightest, 1.0)
-    if darkest < 0:
-        pixels, full_scale = pixels - darkest, brightest - darkest
-    return np.clip(np.rint(pixels * (255.0 / full_scale)), 0, 255).astype(np.uint8)

@@ -1,6 +1,4 @@
-"""Where a batch of films lies: a folder, or a bucket (lib/images/buckets.py). Both give names, and
-films to read.
-"""
+"""The inputs of a batch: a film, a folder, or a bucket (lib/images/buckets.py)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,74 +6,76 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images import buckets
-from lib.images.files import LARGEST_FILE, find_files
+from lib.images.files import LARGEST_FILE, archive_refusal, find_files, unpack_command
 from lib.images.reader import FilmReader, Reader
-from lib.run.errors import JobError
+from lib.run.errors import JobError, UsageError
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
 
 
-class Place(Protocol):
+class Inputs(Protocol):
     """The films of a batch by name."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Sorted, `/` between folders."""
+        """Sorted; `/` between folders."""
 
     @property
     def passed_over(self) -> int:
-        """Hidden and operating-system files, which are not inputs."""
+        """Number of hidden and operating-system files, which are not inputs."""
 
     def source(self, name: str, listed: Stamp | None = None) -> Any:
-        """What a reader takes to read the film; picklable. `listed` as from `listed`, for a place
-        without its names.
+        """What a reader takes to read the film; picklable.
+
+        `listed` is the stamp from `listed`; inputs `without_names` need it.
         """
 
     def stamp(self, name: str) -> Stamp:
-        """What tells that the film is still the same."""
+        """Stamp of the film; tells whether it has changed."""
 
     def listed(self, name: str) -> Stamp | None:
-        """What the listing told of the film, if it told anything."""
+        """Stamp of the film from the listing; None if the listing has none."""
 
     def sha256(self, name: str) -> str:
-        """Of its bytes; empty where they cannot be read."""
+        """Digest of the film's bytes; empty if they cannot be read."""
 
     def reader(self, reader: Reader) -> FilmReader[Any]:
-        """`reader` for the sources of this place."""
+        """`reader` for the sources of these inputs."""
 
-    def anywhere(self) -> "Place":
-        """The place without its names, small enough to travel."""
+    def without_names(self) -> "Inputs":
+        """The same inputs without their names, small enough to send to worker processes."""
 
     def prepare(self) -> None:
-        """Let reading processes begin with what they need here. To be called before anything is
-        read.
-        """
+        """Load what decoding processes will need here. Call it before anything is read."""
 
     @property
     def mounts(self) -> Sequence[Path]:
-        """Paths that a machine must have to read the films."""
+        """Paths that must exist on a machine that reads the films."""
 
 
-def place_of(given: str, own: Sequence[Path]) -> Place:
-    """The folder, film or bucket that `given` names. `own` are files and folders that the job
-    itself writes: no films.
+def inputs_of(location: str, written: Sequence[Path], follow_links: bool = False) -> Inputs:
+    """The film, folder or bucket at `location`, without the files that the job has `written`.
+
+    `follow_links` enters linked folders, and reads links that lead out of the folder.
 
     Raises:
-        JobError: there is no such place, or it does not answer.
-        UsageError: as `buckets.check`.
+        JobError: nothing is there, or the store does not answer.
+        UsageError: an archive, or as `buckets.check`.
     """
-    buckets.check(given)
-    if "://" in given:
-        return buckets.Bucket(given)
-    path = Path(given).expanduser()
+    buckets.check(location)
+    if "://" in location:
+        return buckets.Bucket(location)
+    path = Path(location).expanduser()
     if not path.exists():
-        raise JobError(f"--input {given} does not exist.")
-    return Folder.of(path, own)
+        raise JobError(f"--input {location} does not exist.")
+    if path.is_file() and (command := unpack_command(path)):
+        raise UsageError(archive_refusal(f"--input {location}", path, command))
+    return Folder.of(path, written, follow_links)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Films on a disk. `names` is text alone, which takes a quarter of the memory of paths."""
+    """`Inputs` on a disk. Names are text, which takes a quarter of the memory of paths."""
 
     root: Path  # absolute
     names: Sequence[str]
@@ -83,43 +83,47 @@ class Folder:
     within: Path | None  # resolved folder that links must not lead out of
 
     @staticmethod
-    def of(given: Path, own: Sequence[Path]) -> "Folder":
+    def of(path: Path, written: Sequence[Path], follow_links: bool = False) -> "Folder":
         """A folder with all its subfolders, or a single file.
 
         Raises:
             JobError: it cannot be listed.
         """
-        root = given.absolute()
-        if not given.is_dir():
+        root = path.absolute()
+        if not path.is_dir():
             return Folder(root.parent, [root.name], 0, None)
-        files, passed_over = find_files(root)
+        files, passed_over, _ = find_files(root, follow_links)
         if files == [root]:
             raise JobError(
-                f"--input {given} cannot be listed. Who runs this job needs the right to read it and to enter it."
+                f"--input {path} cannot be listed. The user of this job needs the permissions to "
+                "read and to enter the folder."
             )
-        names = sorted(path.relative_to(root).as_posix() for path in files)
-        places = [
-            path.absolute().relative_to(root).as_posix()
-            for path in own
-            if path.absolute().is_relative_to(root)
+        names = sorted(file.relative_to(root).as_posix() for file in files)
+        outputs = [
+            output.absolute().relative_to(root).as_posix()
+            for output in written
+            if output.absolute().is_relative_to(root)
         ]
-        inputs = [
+        films = [
             name
             for name in names
-            if not any(name == place or name.startswith(f"{place}/") for place in places)
+            if not any(name == output or name.startswith(f"{output}/") for output in outputs)
         ]
-        return Folder(root, inputs, passed_over, root.resolve())
+        return Folder(root, films, passed_over, None if follow_links else root.resolve())
 
     def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
+        """See `Inputs`."""
         return self.root / name
 
     def stamp(self, name: str) -> Stamp:
+        """See `Inputs`."""
         return Stamp.of(self.root / name)
 
-    def listed(self, name: str) -> None:  # noqa: ARG002
-        return None
+    def listed(self, name: str) -> None:
+        """See `Inputs`: a stamp costs nothing where the film is read."""
 
     def sha256(self, name: str) -> str:
+        """See `Inputs`."""
         path = self.root / name
         try:
             return sha256_of(path) if path.is_file() and path.stat().st_size <= LARGEST_FILE else ""
@@ -127,14 +131,17 @@ class Folder:
             return ""
 
     def reader(self, reader: Reader) -> FilmReader[Path]:
+        """See `Inputs`."""
         return replace(reader, within=self.within)
 
-    def anywhere(self) -> "Folder":
+    def without_names(self) -> "Folder":
+        """See `Inputs`."""
         return replace(self, names=())
 
     def prepare(self) -> None:
-        pass
+        """See `Inputs`."""
 
     @property
     def mounts(self) -> Sequence[Path]:
+        """See `Inputs`."""
         return (self.root,)

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import MAX_PIXELS, _decode, _explained, _is_dicom, _opened
+from lib.images.decode import _decode, _explained, _is_dicom, _opened
+from lib.images.files import MAX_PIXELS
 
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
 DHASH_SIDE = 16  # 256 bits: with 64, films of different patients have collided at distance 0
@@ -29,7 +30,7 @@ class Measurements:
 NOT_MEASURED = Measurements(0, 0, "", "", 0.0, 0.0, 0.0)
 
 
-def measure(path: Path, max_pixels: int = MAX_PIXELS) -> Measurements:
+def measure(path: Path, max_pixels: int = MAX_PIXELS, trust_headers: bool = False) -> Measurements:
     """Open and decode a film; its size and mode as stored, a perceptual hash, tint, brightness and
     contrast.
 
@@ -38,13 +39,13 @@ def measure(path: Path, max_pixels: int = MAX_PIXELS) -> Measurements:
     """
     with _explained(path):
         if _is_dicom(path):
-            levels, bits = dicom.read(path, max_pixels)
-            grey, mode = Image.fromarray(levels), "L" if bits <= 8 else "I;16"
-            (width, height), tint = grey.size, 0.0
+            film = dicom.read(path, max_pixels, trust_headers)
+            grey, mode = Image.fromarray(film.levels), "L" if film.bits <= 8 else "I;16"
+            (width, height), tint = grey.size, film.tint
         else:
             with _opened(path, max_pixels) as image:
                 (width, height), mode = image.size, image.mode
-                grey = _decode(image, 8 * DHASH_SIDE)
+                grey = _decode(image, path, 8 * DHASH_SIDE)
             tint = _tint(path, mode, max_pixels)
         levels = np.asarray(
             grey.resize((8 * DHASH_SIDE,) * 2, Image.Resampling.BOX, reducing_gap=2.0)

@@ -1,111 +1,127 @@
-"""The model folder: what model.json says of the compiled graphs, checked against the files beside
-it.
-"""
+"""The model folder: what model.json says about the compiled graphs, and the check of the files."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lib.network.choices import Phase, Precision, PrecisionChoice
 from lib.network.graph import native_precision
 from lib.run.errors import JobError
 from lib.storage.atomic import recover_folder, sha256_of, write_json
 
-FORMAT = 2
-LARGEST_SHIFT = (
-    0.005  # mean |Δp| of bfloat16 against fp32 on validation films, up to which it is used unasked
-)
+FORMAT = 2  # raised when older programs would misread the folder; an added field does not raise it
+LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 up to which "auto" uses it
+MANIFEST_FILE = "model.json"
+REMEDY = "Train a model first (make all), or name its folder with --model."
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close bfloat16 came to fp32 on validation films, measured where the model was made."""
+    """How closely bfloat16 agrees with fp32 on validation films, measured by the train job."""
 
     films: int
-    same_prediction: float  # share of films
+    same_prediction: float  # proportion of films
     mean_shift: float  # mean |Δp| over films and classes
     largest_shift: float
 
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """model.json: what the graphs of a model folder are and where they come from."""
+    """The content of model.json: what the graphs of a model folder are and where they come from.
+
+    A new field needs a default: folders written before it are then still read. The default must
+    describe those folders.
+    """
 
     backbone: str
     classes: tuple[str, ...]
     input_side: int  # pixels
-    phase: str
+    phase: Phase
     epoch: int
     weights_sha256: str
     split_sha256: str
     bf16: Agreement | None  # None: made on a CPU without bfloat16
     files: dict[str, str]  # file name → sha256
     made_with: dict[str, str]  # package → version
-    calibration: dict[str, Any] | None = (
-        None  # lib/prediction/calibration.py; None: made without validation films
-    )
+    calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
 
     @property
     def name(self) -> str:
-        """Backbone and the first digits of the weights' digest: what the `model` column of a CSV
-        says.
-        """
+        """Backbone and first digits of the weights' digest: the `model` column of a CSV."""
         return f"{self.backbone}@{self.weights_sha256[:12]}"
 
     def write(self, folder: Path) -> None:
-        """Write model.json, with a digest of itself."""
+        """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
-        write_json(folder / "model.json", {**content, "sha256": _digest_of(content)})
+        write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})
 
     @staticmethod
     def read(folder: Path) -> "ModelManifest":
         """Read model.json and check it and the files beside it against their digests.
 
         Raises:
-            JobError: no model, an unknown format, or files that changed.
+            JobError: no model, one of another version of the program, or changed files.
         """
         recover_folder(folder)
-        remedy = "Train a model first (make all), or name its folder with --model."
-        try:
-            content = json.loads((folder / "model.json").read_text())
-        except FileNotFoundError:
-            raise JobError(f"there is no model in {folder}. {remedy}") from None
-        except (OSError, ValueError) as error:
-            raise JobError(f"{folder / 'model.json'} cannot be read: {error}. {remedy}") from error
-        if content.get("format") != FORMAT:
-            raise JobError(f"{folder} is not a model of this version of the program. {remedy}")
-        if content.pop("sha256", None) not in (
-            None,
-            _digest_of(content),
-        ):  # None: made before there was one
-            raise JobError(
-                f"{folder / 'model.json'} was changed: copy the whole folder again, or train again."
-            )
-        del content["format"]
+        content = _read_content(folder / MANIFEST_FILE)
+        _require_known_fields(folder, content)
         agreement = content.pop("bf16")
-        card = ModelManifest(
+        manifest = ModelManifest(
             **{**content, "classes": tuple(content["classes"])},
             bf16=Agreement(**agreement) if agreement else None,
         )
-        for name, digest in card.files.items():
+        for name, digest in manifest.files.items():
             if not (folder / name).is_file() or sha256_of(folder / name) != digest:
                 raise JobError(
-                    f"{folder / name} is missing or damaged: copy the whole folder again, or train again."
+                    f"{folder / name} is missing or damaged: copy the whole folder again, or train "
+                    "again."
                 )
-        return card
+        return manifest
 
     @property
     def bf16_agrees(self) -> bool:
-        """Whether bfloat16 is known to give nearly the same answers."""
+        """Whether bfloat16 was measured to give nearly the same probabilities as fp32."""
         return self.bf16 is not None and self.bf16.mean_shift <= LARGEST_SHIFT
 
-    def precision(self, wanted: str) -> str:
-        """ "auto" is bf16 where this CPU has it and the model is known to bear it, else fp32."""
-        if wanted != "auto":
-            return wanted
+    def precision(self, choice: PrecisionChoice) -> Precision:
+        """The precision in use: "auto" is bf16 where it agrees and this CPU has it, else fp32."""
+        if choice != "auto":
+            return choice
         return native_precision() if self.bf16_agrees else "fp32"
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """The fields of model.json, after the checks of its format and its digest."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise JobError(f"there is no model in {path.parent}. {REMEDY}") from None
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read: {error}. {REMEDY}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise JobError(f"{path.parent} is not a model of this version of the program. {REMEDY}")
+    digest = content.pop("sha256", None)  # None: written before model.json had a digest
+    if digest not in (None, _digest_of(content)):
+        raise JobError(f"{path} was changed: copy the whole folder again, or train again.")
+    del content["format"]
+    return content
+
+
+def _require_known_fields(folder: Path, content: Mapping[str, Any]) -> None:
+    """Refuse fields of a newer program: ignoring them could change predictions."""
+    known = {field.name: field.default is MISSING for field in fields(ModelManifest)}
+    newer = sorted(set(content) - set(known))
+    if newer:
+        raise JobError(
+            f"{folder} was made by a newer version of the program: its model.json has "
+            f"{', '.join(newer)}. Use that version, or train again with this one."
+        )
+    missing = [name for name, required in known.items() if required and name not in content]
+    if missing:
+        raise JobError(f"{folder / MANIFEST_FILE} lacks {', '.join(missing)}. {REMEDY}")
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
-"""The architectures as one table: where the trunk ends, which is the last block, input, statistics,
-weights.
+"""The table of architectures: trunk, last block, input side, statistics, weights.
 
-Reading the table needs no torch, so that a mistyped flag is refused at once.
+The table is read without importing torch, so that a mistyped flag is refused at once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lib.run.errors import JobError
 
 if TYPE_CHECKING:
-    from numpy import ndarray
     from torch import Tensor, nn
+
+    from lib.network.numerics import Grey
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DROPOUT = 0.2  # before the linear layer of the new head
@@ -28,18 +28,12 @@ class Backbone:
     architecture: str  # its name there
     input_side: int  # pixels
     features: int  # channels of the last feature map
-    trunk: tuple[
-        str, ...
-    ]  # modules below the last block, in order; "features.6[:14]" slices a sequence
-    last_block: tuple[
-        str, ...
-    ]  # what Phase B unfreezes: the last stage and the convolution behind it
+    trunk: tuple[str, ...]  # modules below the last block; "features.6[:14]" slices a sequence
+    last_block: tuple[str, ...]  # trained by Phase B: the last stage and the convolution behind it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    weights: str = "IMAGENET1K_V1"  # torchvision's name of the weights, or the Python package that carries them
-    sha256: str = (
-        ""  # of a packaged file; torchvision's file names carry the first 8 digits themselves
-    )
+    weights: str = "IMAGENET1K_V1"  # torchvision's name, or the Python package with the file
+    sha256: str = ""  # of a packaged file; torchvision's file names contain its first 8 digits
 
 
 def _efficientnet(name: str, side: int, features: int) -> Backbone:
@@ -123,10 +117,8 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
     return nn.Sequential(parts)
 
 
-def to_input(greys: "Sequence[ndarray]", backbone: Backbone) -> "Tensor":
-    """Stack `(side, side) uint8` films to `(B, 3, side, side) float32`, grey in every channel,
-    normalised.
-    """
+def to_input(greys: "Sequence[Grey]", backbone: Backbone) -> "Tensor":
+    """Films as `(B, 3, side, side) float32`: grey in every channel, normalised."""
     import numpy as np
     import torch
 
@@ -149,21 +141,19 @@ def _original_architecture(backbone: Backbone) -> "nn.Module":
 
 
 def _modules(original: "nn.Module", names: Iterable[str]) -> "list[nn.Module]":
-    found: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for name in names:
         path, _, part = name.partition("[")
         module = original.get_submodule(path)
         if part:
             begin, _, end = part.rstrip("]").partition(":")
             module = module[int(begin or 0) : int(end) if end else None]  # type: ignore[index]
-        found.append(module)
-    return found
+        modules.append(module)
+    return modules
 
 
 def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "dict[str, Tensor]":
-    """The file's tensors under the architecture's names: by name, else in order when every shape
-    agrees.
-    """
+    """The file's tensors by the architecture's names, else in order if every shape agrees."""
     import torch
 
     try:
@@ -172,7 +162,8 @@ def _fitting_state(backbone: Backbone, original: "nn.Module", file: Path) -> "di
         wanted = original.state_dict()
         if len(given) < len(wanted):
             raise JobError(
-                f"{file} has {len(given)} tensors, {backbone.name} needs {len(wanted)}: it is of another network."
+                f"{file} has {len(given)} tensors, {backbone.name} needs {len(wanted)}: it "
+                "belongs to another network."
             )
         if set(wanted) <= set(given):
             state = {name: given[name] for name in wanted}

@@ -1,6 +1,4 @@
-"""Weights on disk: written whole, read without executing anything, refused when they belong to
-something else.
-"""
+"""Checkpoints: written whole, loaded without executing code, refused if they do not fit."""
 
 import hashlib
 import io
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.network.backbones import BACKBONES, Backbone
+from lib.network.choices import Phase
 from lib.run.errors import JobError
 from lib.storage.atomic import whole_file
 
@@ -25,28 +24,27 @@ class Checkpoint:
 
     backbone: str
     classes: tuple[str, ...]
-    phase: str
+    phase: Phase
     epoch: int
     val_accuracy: float
     val_loss: float
     state: dict[str, Tensor]
     data_digest: str  # sha256 of the split.csv it was trained on
-    parent_digest: str = ""  # weights it started from
+    parent_digest: str = ""  # sha256 of the weights it started from
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors: equal if and only if the
-        weights are equal.
-        """
+        """SHA-256 over names, types, shapes and bytes of all tensors."""
         return digest_of_weights(self.state)
 
     @property
-    def row(self) -> Backbone:
+    def architecture(self) -> Backbone:
+        """The row of the backbone's table."""
         return BACKBONES[self.backbone]
 
 
 def digest_of_weights(state: Mapping[str, Tensor]) -> str:
-    """See `Checkpoint.digest`."""
+    """SHA-256 over names, types, shapes and bytes of all tensors."""
     hashed = hashlib.sha256()
     for name, tensor in state.items():
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -60,15 +58,15 @@ def save(path: Path, content: Checkpoint) -> None:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """torch.save, whole or not at all."""
-    buffer = io.BytesIO()  # a fixed archive name inside the file, whatever the path
+    """Write a dictionary with torch.save; the file is whole or absent."""
+    buffer = io.BytesIO()  # torch.save would write the path into the file
     torch.save(state, buffer)
     with whole_file(path) as file:
         file.write(buffer.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """torch.load without code execution.
+    """Read a dictionary with torch.load, without executing code.
 
     Raises:
         JobError: the file is damaged or holds more than tensors and plain values.
@@ -77,9 +75,8 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
     except Exception as error:
-        raise JobError(
-            f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise JobError(f"{path} is not a readable checkpoint: {reason}") from error
 
 
 def load(path: Path, remedy: str = "Run the train job first (make train-a).") -> Checkpoint:
@@ -109,5 +106,6 @@ def require_fit(path: Path, checkpoint: Checkpoint, backbone: str, classes: Sequ
         )
     if checkpoint.classes != tuple(classes):
         raise JobError(
-            f"{path} was trained on {', '.join(checkpoint.classes)}; the data has {', '.join(classes)}. Run Phase A again."
+            f"{path} was trained on {', '.join(checkpoint.classes)}; the data has "
+            f"{', '.join(classes)}. Run Phase A again."
         )

@@ -1,35 +1,33 @@
-"""The compiled model applied to films, in input order and without torch: runs/model/ read, checked,
-fed through a queue.
-"""
+"""A compiled graph applied to films, in input order and without torch."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
+from lib.network.choices import Precision
+from lib.network.numerics import Floats, Grey
 from lib.network.openvino import core, ov
 
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 Key = TypeVar("Key")
 Source = TypeVar("Source")
-Outputs = tuple[np.ndarray, ...]
-_NOTHING = np.empty(0)
+Outputs = tuple[Floats, ...]  # one array per output of the graph
 
 
-def native_precision() -> str:
-    """What this CPU computes fastest in: bf16 where it has instructions for it, else fp32."""
+def native_precision() -> Precision:
+    """The precision that this CPU is fastest in: bf16 where it has instructions for it."""
     fastest = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     return "bf16" if fastest == ov.Type.bf16 else "fp32"
 
 
 def runtime_fingerprint() -> str:
-    """What a result's last bits may depend on besides the graph: the library and the kind of CPU."""
+    """The library and the kind of CPU: the last bits of a result may depend on them."""
     capabilities = sorted(
         set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"BF16", "FP16", "INT8"}
     )
-    return f"openvino {ov.__version__} {core().get_property('CPU', 'FULL_DEVICE_NAME')} {' '.join(capabilities)}"
+    device = core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"openvino {ov.__version__} {device} {' '.join(capabilities)}"
 
 
 def runtime_of_this_machine() -> tuple[str, bool]:
@@ -40,14 +38,12 @@ def runtime_of_this_machine() -> tuple[str, bool]:
 class Graph:
     """A graph compiled for this CPU.
 
-    Each core has a stream of one thread and a fixed number of films per request: a film's answer
-    does not depend on the number of cores or on its neighbours.
+    Each core has a stream of one thread, and each request a fixed number of films: a film's outputs
+    depend neither on the number of cores nor on its neighbours.
     """
 
-    def __init__(self, folder: Path, precision: str, cores: int) -> None:
-        """`folder` holds what `lib.network.export.write_graphs` wrote; `precision` is "fp32" or
-        "bf16".
-        """
+    def __init__(self, folder: Path, precision: Precision, cores: int) -> None:
+        """`folder` holds fp32.xml and bf16.xml with their .bin files."""
         model = core().read_model(folder / f"{precision}.xml")
         model.reshape([FILMS_PER_REQUEST, *list(model.inputs[0].shape)[1:]])
         settings = {
@@ -62,15 +58,13 @@ class Graph:
         self._requests = [compiled.create_infer_request() for _ in range(2 * cores)]
 
     def stream(
-        self, films: Iterable[tuple[Key, np.ndarray | None]]
+        self, films: Iterable[tuple[Key, Grey | None]]
     ) -> Iterator[tuple[Key, Outputs | None]]:
-        """Per item, in order: its key and one array per output. Items without a film (None) pass
-        through.
+        """Per item, in order: its key and the outputs, None for an item without a film.
 
-        Films are `(side, side) uint8`. At most two requests per core are under way, so memory does
-        not grow with `films`.
+        At most two requests per core are in flight, so memory does not grow with `films`.
         """
-        free, busy = deque(self._requests), deque[tuple[Any, list[tuple[Key, np.ndarray | None]]]]()
+        free, busy = deque(self._requests), deque[tuple[Any, list[tuple[Key, Grey | None]]]]()
         try:
             for batch in _batches(films):
                 if not free:
@@ -86,25 +80,25 @@ class Graph:
 
 
 def _batches(
-    films: Iterable[tuple[Key, np.ndarray | None]],
-) -> Iterator[list[tuple[Key, np.ndarray | None]]]:
-    batch: list[tuple[Key, np.ndarray | None]] = []
-    held = 0
+    films: Iterable[tuple[Key, Grey | None]],
+) -> Iterator[list[tuple[Key, Grey | None]]]:
+    batch: list[tuple[Key, Grey | None]] = []
+    count = 0
     for item in films:
         batch.append(item)
-        held += item[1] is not None
-        if held == FILMS_PER_REQUEST or len(batch) == 16 * FILMS_PER_REQUEST:
+        count += item[1] is not None
+        if count == FILMS_PER_REQUEST or len(batch) == 16 * FILMS_PER_REQUEST:
             yield batch
-            batch, held = [], 0
+            batch, count = [], 0
     if batch:
         yield batch
 
 
-def _start(request: Any, films: list[np.ndarray]) -> None:
+def _start(request: Any, films: list[Grey]) -> None:
     if films:
         data = request.get_input_tensor(0).data
-        for place, film in enumerate(films):
-            data[place, 0] = film
+        for index, film in enumerate(films):
+            data[index, 0] = film
         data[len(films) :] = 0
         request.start_async()
 
@@ -115,10 +109,10 @@ def _finish(busy: deque[Any], free: deque[Any]) -> Iterator[tuple[Any, Outputs |
     outputs = [tensor.data.copy() for tensor in request.output_tensors]
     busy.popleft()
     free.append(request)
-    place = 0
+    index = 0
     for key, film in batch:
         if film is None:
             yield key, None
         else:
-            yield key, tuple(output[place] for output in outputs)
-            place += 1
+            yield key, tuple(output[index] for output in outputs)
+            index += 1

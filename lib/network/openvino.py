@@ -1,8 +1,7 @@
-"""The one place that imports OpenVINO, with its telemetry switched off and one engine per process.
+"""The only module that imports OpenVINO: no telemetry, one engine per process.
 
-Importing `openvino` reports the import to its maker's analytics when the package openvino_telemetry
-can be loaded. A job never phones home: that package is hidden from the import, and OpenVINO falls
-back to its own stub.
+`import openvino` sends a usage report if the package openvino_telemetry can be imported. Jobs must
+not send anything: the package is hidden from the import, and OpenVINO falls back to its own stub.
 """
 
 import functools
@@ -21,10 +20,10 @@ __all__ = ["core", "opset", "ov", "simplify"]
 
 @functools.cache
 def core() -> ov.Core:
-    """The engine of this process, kept to its end.
+    """The engine of this process, kept until its end.
 
-    Each engine of its own puts a stack for signal handlers of its own into the calling thread.
-    Engines that do not end in the reverse order of their making leave one behind that is freed
-    memory: the next SIGTERM would crash the process.
+    Each engine installs an alternate signal stack in the calling thread. Engines that are destroyed
+    in another order than the reverse of their creation leave a freed stack installed: the next
+    SIGTERM would crash the process.
     """
     return ov.Core()

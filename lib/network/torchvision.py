@@ -1,11 +1,9 @@
-"""The one place that imports torchvision: it works even where its wheel and the CPU build of torch
-do not belong together.
+"""The only module that imports torchvision, also where its wheel does not match the torch build.
 
-The registry's torchvision wheel is linked against CUDA. Beside a CPU-only torch its native
-operators cannot load, and `import torchvision` dies with "operator torchvision::nms does not exist"
-because it registers a fake kernel for an operator that nobody declared. Nothing here uses detection
-operators, so declaring their schemas is enough. Where the native operators do load, nothing is
-declared.
+The default torchvision wheel is linked against CUDA. With a CPU-only torch its native operators do
+not load, and `import torchvision` fails with "operator torchvision::nms does not exist", because it
+registers a fake kernel for an undeclared operator. The program uses no detection operators, so it
+is enough to declare their schemas. Where the native operators load, nothing is declared.
 """
 
 import importlib.util
@@ -22,7 +20,7 @@ _declared: Any = None  # keeps the declarations alive: they vanish with the libr
 
 
 def _prepare() -> None:
-    """Declare the missing schemas, once, and only when the native operators cannot load."""
+    """Declare the missing schemas once, if the native operators do not load."""
     global _declared
     if _declared is not None or _native_operators_load():
         return

@@ -1,51 +1,46 @@
-"""ImageNet weights of a backbone: downloaded, taken from a package or from a file, checked by
-digest.
-"""
+"""ImageNet weights of a backbone: from a download, a package or a file, checked by digest."""
 
 import json
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lib.network.backbones import Backbone, build
 from lib.run import console
 from lib.run.connection import describe_failure
 from lib.run.errors import JobError
 from lib.storage.atomic import copy_file, make_folder, sha256_of, write_json
 
-if TYPE_CHECKING:
-    pass
-from lib.network.backbones import Backbone, build
-
 
 def weights_file(backbone: Backbone, cache_dir: Path) -> Path:
-    """The pretrained weights that the ingest job brought, checked against the digest it recorded.
+    """The weights that the ingest job stored, checked against the digest that it recorded.
 
     Raises:
-        JobError: they are not there, or changed since.
+        JobError: no weights, or a changed file.
     """
     file, record = _cached(backbone, cache_dir)
     if not record.exists() or not file.exists():
         if backbone.library == "timm":
             return bring_weights(backbone, cache_dir)
         raise JobError(
-            f"the ImageNet weights of {backbone.name} are not in {file.parent}. Bring them with the ingest job: "
-            f"make ingest BACKBONE={backbone.name}, or python -m jobs.ingest --backbone {backbone.name} [--weights FILE]."
+            f"the ImageNet weights of {backbone.name} are not in {file.parent}. The ingest job "
+            f"stores them: make ingest BACKBONE={backbone.name}, or python -m jobs.ingest "
+            f"--backbone {backbone.name} [--weights FILE]."
         )
     if sha256_of(file) != json.loads(record.read_text())["sha256"]:
         raise JobError(
-            f"{file} changed since it was brought: delete {record} and run the ingest job again."
+            f"{file} was changed after the ingest job stored it: delete {record} and run the "
+            "ingest job again."
         )
     return file
 
 
 def bring_weights(backbone: Backbone, cache_dir: Path, given: Path | None = None) -> Path:
-    """Put the pretrained weights of `backbone` into the cache: from `given`, from their package or
-    by download.
+    """Store the pretrained weights in the cache: from `given`, a package or a download.
 
     A download must match the digest in its published name. A `given` file must fit the
-    architecture; when its digest is not the published one, that is said, since it may be a set of
-    weights of your own.
+    architecture; another digest than the published one is reported, since the weights may be the
+    user's own.
 
     Raises:
         JobError: no network, a wrong digest, or a file that does not fit.
@@ -84,7 +79,8 @@ def _say_if_not_published(backbone: Backbone, file: Path) -> None:
     published = _published_digest(backbone)
     if not sha256_of(file).startswith(published):
         console.warn(
-            f"{file} is not the published file (sha256 {published}…); it fits {backbone.name} and is used as given"
+            f"{file} is not the published file (sha256 {published}…), but it fits {backbone.name} "
+            "and is used"
         )
 
 
@@ -110,7 +106,7 @@ def _published_url(backbone: Backbone) -> str:
 
 
 def _published_digest(backbone: Backbone) -> str:
-    """What is known of the published file's sha256: all 64 digits, or the 8 that its name carries."""
+    """The sha256 of the published file: all 64 digits, or the first 8, which its name contains."""
     return backbone.sha256 or _published_url(backbone).rsplit("-", 1)[1].removesuffix(".pth")
 
 
@@ -120,7 +116,7 @@ def _download(backbone: Backbone, file: Path) -> str:
     url = _published_url(backbone)
     console.say(f"downloading the ImageNet weights of {backbone.name}: {url}")
     waiting = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds; a silent network would hang the download for ever
+    socket.setdefaulttimeout(20)  # seconds; else a silent network blocks the download
     try:
         torch.hub.download_url_to_file(
             url, str(file), hash_prefix=_published_digest(backbone), progress=False
@@ -129,8 +125,8 @@ def _download(backbone: Backbone, file: Path) -> str:
         raise JobError(
             f"cannot download {url}: {describe_failure(error) or error}\n"
             "What to do instead:\n"
-            f"  --weights FILE                    that file, brought here by other means (WEIGHTS=FILE for make)\n"
-            "  BACKBONE=efficientnet_lite0       a backbone whose weights come with the installation"
+            "  --weights FILE               a copy of that file (for make: WEIGHTS=FILE)\n"
+            "  BACKBONE=efficientnet_lite0  a backbone whose weights come with the installation"
         ) from error
     finally:
         socket.setdefaulttimeout(waiting)

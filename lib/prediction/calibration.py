@@ -1,8 +1,7 @@
-"""What an answer is worth: how likely, how strange the film, when a person should look. Fitted on
-validation films.
+"""Calibration on validation films: temperature, conformal sets, thresholds, distance of a film.
 
-Nothing here needs the model or torch: logits, features and thumbnails come in, numbers that stand
-in model.json come out.
+The input is logits, features and thumbnails, the output the numbers that model.json holds. Neither
+the model nor torch is needed.
 """
 
 from collections.abc import Sequence
@@ -11,41 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.network.numerics import softmax
+from lib.prediction.classes import WHO_TUBERCULOSIS
 
-COVERAGE = 0.90  # share of films whose true class shall be in the conformal set
-SENSITIVITY = (
-    0.90  # WHO's minimum for a tuberculosis screening test, at a specificity of at least 0.70
-)
-OUTLIERS = 0.02  # share of validation films that each test of strangeness may flag
-REFERENCES = 512  # validation films that are kept to compare others with
+COVERAGE = 0.90  # share of films whose conformal set is to hold the true class
+SENSITIVITY = WHO_TUBERCULOSIS.sensitivity  # of the stored thresholds
+OUTLIERS = 0.02  # share of validation films that each out-of-distribution test may flag
+REFERENCES = 512  # validation films that are kept for comparison
 NEIGHBOURS = 3
 REFERENCE_FILE = "reference.npz"
+
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation films taught about the model's answers; part of model.json."""
+    """What was fitted on validation films; part of model.json."""
 
     films: int
     temperature: float  # logits are divided by it
     coverage: float
-    smallest_probability: (
-        float  # a class with at least this probability belongs to the conformal set
-    )
+    smallest_probability: float  # of a class that belongs to the conformal set
     sensitivity: float
-    thresholds: dict[
-        str, float
-    ]  # class → probability from which `sensitivity` of its films are found
-    largest_distance: float  # to the nearest reference films; beyond it a film is strange
-    smallest_likeness: (
-        float  # correlation of ordinary films with the mean film; a negative reaches it inverted
-    )
+    thresholds: dict[str, float]  # class → probability that reaches `sensitivity`
+    largest_distance: float  # to the nearest reference films; beyond it: out of distribution
+    smallest_likeness: float  # correlation of ordinary films with the mean film
 
     @staticmethod
     def read(content: dict[str, Any] | None) -> "Calibration | None":
-        """From model.json; None where the model came without validation films."""
+        """From model.json; None if the model was made without validation films."""
         return Calibration(**content) if content else None
 
 
@@ -53,8 +48,8 @@ class Calibration:
 class Reference:
     """Validation films to compare with: unit features `(N, F)`, and the mean film `(32, 32)`."""
 
-    features: np.ndarray
-    mean_film: np.ndarray
+    features: NDArray[np.float32]
+    mean_film: Floats
 
     @staticmethod
     def read(folder: Path) -> "Reference":
@@ -72,41 +67,42 @@ class Reference:
             mean_film=self.mean_film,
         )
 
-    def distances(self, features: np.ndarray, left_out: int = 0) -> np.ndarray:
-        """Mean Euclidean distance `(M,)` of unit features `(M, F)` to their nearest references, 0
-        to 2.
+    def distances(self, features: Floats, left_out: int = 0) -> Floats:
+        """Mean Euclidean distance `(M,)`, 0 to 2, of features `(M, F)` to their nearest references.
 
-        `left_out` nearest ones are not counted: 1 where the films are among the references
-        themselves. Source: Y. Sun et al., "Out-of-Distribution Detection with Deep Nearest
-        Neighbors", ICML 2022.
+        Features are scaled to unit length. `left_out` nearest references are not counted: 1 if the
+        films are among the references themselves. Source: Y. Sun et al., "Out-of-Distribution
+        Detection with Deep Nearest Neighbors", ICML 2022.
         """
         cosines = _unit(features) @ self.features.T
         count = min(left_out + NEIGHBOURS, cosines.shape[1])
         nearest = -np.sort(-cosines, axis=1)[:, min(left_out, count - 1) : count]
-        answer: np.ndarray = np.sqrt(np.maximum(2 - 2 * nearest, 0)).mean(axis=1)
-        return answer
+        distances: Floats = np.sqrt(np.maximum(2 - 2 * nearest, 0)).mean(axis=1)
+        return distances
 
-    def likeness(self, thumbnails: np.ndarray) -> np.ndarray:
-        """Pearson correlation `(M,)` of thumbnails `(M, 32, 32)` with the mean film; negative for
-        an inverted film.
+    def likeness(self, thumbnails: NDArray[Any]) -> NDArray[np.float64]:
+        """Pearson correlation `(M,)` of thumbnails `(M, 32, 32)` with the mean film.
+
+        It is negative for an inverted film.
         """
         films = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
         films = films - films.mean(axis=1, keepdims=True)
         mean = self.mean_film.ravel() - self.mean_film.mean()
         scale = np.linalg.norm(films, axis=1) * np.linalg.norm(mean)
-        answer: np.ndarray = films @ mean / np.maximum(scale, 1e-9)
-        return answer
+        correlations: NDArray[np.float64] = films @ mean / np.maximum(scale, 1e-9)
+        return correlations
 
 
 def calibrate(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    features: np.ndarray,
-    thumbnails: np.ndarray,
+    logits: Floats,
+    targets: NDArray[np.integer[Any]],
+    features: Floats,
+    thumbnails: NDArray[Any],
     classes: Sequence[str],
 ) -> tuple[Calibration, Reference]:
-    """Everything that validation films can teach: `(N, classes)` logits, `(N,)` targets, `(N, F)`,
-    `(N, 32, 32)`.
+    """Fit everything on validation films.
+
+    Shapes: logits `(N, classes)`, targets `(N,)`, features `(N, F)`, thumbnails `(N, 32, 32)`.
     """
     temperature = fit_temperature(logits, targets)
     probabilities = softmax(logits / temperature)
@@ -114,10 +110,10 @@ def calibrate(
     reference = Reference(
         _unit(features[chosen]).astype(np.float16).astype(np.float32), thumbnails.mean(axis=0)
     )
-    strange = np.quantile(
+    largest_distance = np.quantile(
         reference.distances(features[chosen], left_out=1), 1 - OUTLIERS, method="higher"
     )
-    unlike = np.quantile(reference.likeness(thumbnails), OUTLIERS, method="lower")
+    smallest_likeness = np.quantile(reference.likeness(thumbnails), OUTLIERS, method="lower")
     thresholds = {
         name: threshold_for(SENSITIVITY, probabilities[targets == index, index])
         for index, name in enumerate(classes)
@@ -132,19 +128,21 @@ def calibrate(
         ),
         sensitivity=SENSITIVITY,
         thresholds=thresholds,
-        largest_distance=float(strange),
-        smallest_likeness=float(unlike),
+        largest_distance=float(largest_distance),
+        smallest_likeness=float(smallest_likeness),
     )
     return calibration, reference
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def fit_temperature(logits: Floats, targets: NDArray[np.integer[Any]]) -> float:
     """The temperature, 0.05 to 20, with the smallest mean cross-entropy of `logits / temperature`.
 
-    The true class counts (N + 1) / (N + 2), the others share the rest: where no film, or hardly
-    one, was answered wrong, the plain cross-entropy would have every answer certain, on the word of
-    a few films. Sources: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; J.
-    Platt, "Probabilistic Outputs for Support Vector Machines", 1999, for the counts.
+    Logits are `(N, classes)`, targets `(N,)`. The true class counts (N + 1) / (N + 2), the others
+    share the rest. With plain cross-entropy, a few films without an error would make every
+    probability 0 or 1.
+
+    Sources: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; for the counts,
+    J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     from scipy.optimize import minimize_scalar  # 40 MB that prediction does not need
 
@@ -163,26 +161,25 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     )
 
 
-def conformal_threshold(of_true_class: np.ndarray, coverage: float) -> float:
-    """Smallest probability that puts a class into the set, from the true classes' probabilities
-    `(N,)` of films held out.
+def conformal_threshold(of_true_class: Floats, coverage: float) -> float:
+    """Smallest probability of a class in the conformal set.
 
-    For a new film of the same kind the set {class: probability >= threshold} holds the true class
-    with at least the probability `coverage`. Source: M. Sadinle et al., "Least Ambiguous Set-Valued
-    Classifiers", JASA 114 (2019).
+    `of_true_class` `(N,)` are the probabilities of the true classes of validation films. For a new
+    film from the same distribution the set {class: probability >= threshold} holds the true class
+    with a probability of at least `coverage`. Source: M. Sadinle et al., "Least Ambiguous
+    Set-Valued Classifiers", JASA 114 (2019).
     """
     rank = int(np.floor((len(of_true_class) + 1) * (1 - coverage) + 1e-9))
     return float(np.sort(of_true_class)[rank - 1]) if rank >= 1 else 0.0
 
 
-def threshold_for(sensitivity: float, of_positives: np.ndarray) -> float:
+def threshold_for(sensitivity: float, of_positives: Floats) -> float:
     """The highest threshold that at least `sensitivity` of the positives' scores `(N,)` reach."""
     needed = int(np.ceil(sensitivity * len(of_positives) - 1e-9))
     return float(np.sort(of_positives)[::-1][max(needed, 1) - 1])
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
-    answer: np.ndarray = features / np.maximum(
-        np.linalg.norm(features, axis=1, keepdims=True), 1e-12
-    )
-    return answer
+def _unit(features: Floats) -> Floats:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: Floats = features / np.maximum(lengths, 1e-12)
+    return unit

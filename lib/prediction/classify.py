@@ -1,77 +1,111 @@
-"""A batch of films to rows of its table: what one machine does with them, and each node of a
-cluster with its share.
-"""
+"""Films to rows: on one machine, or shared out over the nodes of a cluster."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image
-
-from lib.images.inputs import Place
+from lib.images.inputs import Inputs
 from lib.images.reader import Film, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.choices import Precision
 from lib.network.graph import runtime_of_this_machine
-from lib.prediction.maps import overlay
+from lib.prediction.map_files import draw_map
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
+from lib.prediction.request import PredictOptions, Request
 from lib.prediction.rows import Row, RowSchema, row_of
 from lib.prediction.triage import Triage
 from lib.run import console
+from lib.run.errors import JobError
 from lib.storage.stamp import Stamp
 from lib.workers.processes import Isolated
-from lib.workers.ray import Cluster, Shipped, chunks_of
+from lib.workers.ray import Cluster, Node, chunks_of
+from lib.workers.shipped import Shipped
 
-FILMS_PER_CHUNK = 256  # that travel to a node of a cluster together
-Task = tuple[int, str, Stamp | None]  # a film's number, its name, and what the listing told of it
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a row besides the film and the model."""
-
-    precision: str
-    operating_point: str = ""  # class that is called from its stored threshold on
-    review_below: float = 0.0
-    maps: bool = False  # draw where each answer comes from
-    tags: tuple[str, ...] = ()  # DICOM keywords that become columns
-    max_pixels: int = 2**40
-    seconds: float = 20.0  # to read one film
+FILMS_PER_CHUNK = 256  # films that travel to a node of a cluster together
+Task = tuple[int, str, Stamp | None]  # index and name of a film, and its stamp from the listing
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One film's row, the state its file was in, and its map as PNG where one was asked for."""
+class Classified:
+    """One film's row, the stamp of the file it was made of, and its map if one was asked for."""
 
     stamp: Stamp
     row: Row
-    map: bytes = b""
+    map: bytes = b""  # PNG
+
+
+class FilmClassifier(Protocol):
+    """Classifies films of one input with one model."""
+
+    manifest: ModelManifest
+    schema: RowSchema  # of the rows
+    options: PredictOptions  # with the precision that was chosen for "auto"
+
+    def classify(
+        self, names: Sequence[str], indices: Sequence[int]
+    ) -> Iterator[tuple[int, Classified]]:
+        """The films `names[index]` for each of `indices`, in any order, with their index."""
+
+    def predict(self, sources: Iterable[Any]) -> Iterator[Prediction]:
+        """One prediction per source of the input, in order, computed on this machine."""
+
+
+@contextmanager
+def classifier_of(request: Request, films: Inputs) -> Iterator[FilmClassifier]:
+    """The classifier for a request, ready for films.
+
+    Raises:
+        JobError: no model, or one of another backbone; no threshold for the operating point; a
+            cluster that does not answer or does not see the films.
+    """
+    classifier: AbstractContextManager[FilmClassifier]
+    if request.cluster:
+        classifier = ClusterClassifier(
+            request.cluster, request.model, request.options, films, request.cpus, request.workers
+        )
+    else:
+        classifier = Classifier(
+            request.model, request.options, films, request.cores, request.readers
+        )
+    with classifier as ready:
+        has = ready.manifest.backbone
+        if request.backbone not in (None, has):
+            raise JobError(
+                f"{request.model} holds {has}, but --backbone is {request.backbone}. Train "
+                f"{request.backbone}, or leave the flag out."
+            )
+        yield ready
 
 
 class Classifier:
-    """A model folder, ready to answer films of a place. A context manager: its reading processes
-    end with the block.
-    """
+    """A `FilmClassifier` of this machine. A context manager: its decoding processes end with it."""
 
     def __init__(
-        self, model: Path, settings: Settings, place: Place, cores: int, readers: int
+        self, model: Path, options: PredictOptions, films: Inputs, cores: int, readers: int
     ) -> None:
-        """`readers` are the processes that decode. A precision of "auto" is settled here.
+        """`model` is a folder; `readers` is the number of decoding processes.
 
         Raises:
             JobError: as `ModelManifest.read`, or no threshold is stored for the operating point.
         """
-        self.predictor = Predictor(model, settings.precision, cores, readers, settings.seconds)
-        self.card = self.predictor.card
-        self.settings = replace(settings, precision=self.predictor.precision)
-        self._place = place
-        self.triage = Triage.of(model, self.card, settings.operating_point, settings.review_below)
-        self.schema = RowSchema(self.card.classes, settings.tags)
-        reader = Reader(self.card.input_side, settings.max_pixels, tags=settings.tags)
-        self._readers: Isolated[Any, Film] = self.predictor.readers_of(place.reader(reader))
+        self._predictor = Predictor(model, options.precision, cores, readers, options.seconds)
+        self.manifest = self._predictor.card
+        self.options = replace(options, precision=self._predictor.precision)
+        self.schema = RowSchema(self.manifest.classes, options.tags)
+        self._films = films
+        self._triage = Triage.of(
+            model, self.manifest, options.operating_point, options.review_below
+        )
+        reader = Reader(
+            self.manifest.input_side,
+            options.max_pixels,
+            tags=options.tags,
+            trust_headers=options.trust_headers,
+        )
+        self._readers: Isolated[Any, Film] = self._predictor.readers_of(films.reader(reader))
 
     def __enter__(self) -> "Classifier":
         return self
@@ -80,129 +114,132 @@ class Classifier:
         self._readers.__exit__()
 
     def predict(self, sources: Iterable[Any]) -> Iterator[Prediction]:
-        """One prediction per source of the place, in order."""
-        return self.predictor.answers(self._readers, sources)
+        """See `FilmClassifier`."""
+        return self._predictor.answers(self._readers, sources)
 
-    def answers(self, names: Sequence[str], numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
-        """The films `names[number]` for each of `numbers`, in this order."""
-        sources = (self._place.source(names[number]) for number in numbers)
-        for number, prediction in zip(numbers, self.predict(sources), strict=True):
-            yield number, self.answer(names[number], prediction)
+    def classify(
+        self, names: Sequence[str], indices: Sequence[int]
+    ) -> Iterator[tuple[int, Classified]]:
+        """See `FilmClassifier`; in the order of `indices`."""
+        return self.classify_tasks([(index, names[index], None) for index in indices])
 
-    def answer(self, name: str, prediction: Prediction) -> Answer:
-        """The row of the film `name`, and its map where `settings.maps` asks for it."""
-        row = row_of(name, prediction, self.triage, self.card.name)
-        picture = b""
-        if self.settings.maps and row.prediction:
-            picture = draw_map(prediction, self.card.classes.index(row.prediction))
-        return Answer(prediction.film.stamp, row, picture)
+    def classify_tasks(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Classified]]:
+        """One row per task, in order."""
+        sources = (self._films.source(name, stamp) for _, name, stamp in tasks)
+        for (index, name, _), prediction in zip(tasks, self.predict(sources), strict=True):
+            yield index, self._classified(name, prediction)
+
+    def _classified(self, name: str, prediction: Prediction) -> Classified:
+        row = row_of(name, prediction, self._triage, self.manifest.name)
+        png = b""
+        if self.options.maps and row.prediction:
+            png = draw_map(prediction, self.manifest.classes.index(row.prediction))
+        return Classified(prediction.film.stamp, row, png)
 
 
 class ClusterClassifier:
-    """The same on a Ray cluster: every worker process is a `Classifier` of its share. A context
-    manager.
+    """A `FilmClassifier` on a Ray cluster, with a `Classifier` in every worker process.
+
+    A context manager: it connects when the block begins.
     """
 
     def __init__(
-        self, address: str, model: Path, settings: Settings, place: Place, cores: int, readers: int
+        self,
+        address: str,
+        model: Path,
+        options: PredictOptions,
+        films: Inputs,
+        cores: int,
+        readers: int,
     ) -> None:
-        """`cores` and `readers` are those of one worker process; 0: one.
+        """`cores` and `readers` are those of one worker process; 0 means one.
 
         Raises:
-            JobError: as `Cluster` and `Classifier`; nodes that do not see the films.
+            JobError: as `ModelManifest.read`, or no threshold is stored for the operating point.
         """
-        self.card = ModelManifest.read(model)
-        Triage.of(model, self.card, settings.operating_point)
-        self.schema = RowSchema(self.card.classes, settings.tags)
-        self._model, self._place = model, place
-        self._cluster = Cluster(address, cores or 1)
-        self._readers = readers or self._cluster.cores
-        self._nodes = self._cluster.nodes(runtime_of_this_machine, place.mounts)
-        self.settings = replace(settings, precision=self._precision(settings.precision))
+        self.manifest = ModelManifest.read(model)
+        Triage.of(model, self.manifest, options.operating_point)  # refuses an unknown one
+        self.schema = RowSchema(self.manifest.classes, options.tags)
+        self.options = options
+        self._address, self._model, self._films = address, model, films
+        self._cores = cores or 1
+        self._readers = readers or self._cores
+        self._connection = ExitStack()
 
     def __enter__(self) -> "ClusterClassifier":
+        """Connect, and ask every node for its runtime.
+
+        Raises:
+            JobError: as `Cluster`, or a node does not see the films. The connection is closed.
+        """
+        with ExitStack() as opening:
+            self._cluster = opening.enter_context(Cluster(self._address, self._cores))
+            self._nodes = self._cluster.nodes(runtime_of_this_machine, self._films.mounts)
+            self.options = replace(self.options, precision=self._precision(self._nodes))
+            self._connection = opening.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cluster.__exit__()
+        self._connection.close()
 
-    def _precision(self, wanted: str) -> str:
-        """ "auto" is bfloat16 where the model bears it and every node has it: one run has one
-        precision.
-        """
-        if len({node.setup for node in self._nodes}) > 1:
+    def _precision(self, nodes: Sequence[Node]) -> Precision:
+        """The precision of the whole run: "auto" is bf16 if the model and every node allow it."""
+        if len({node.setup for node in nodes}) > 1:
             console.warn(
-                "the nodes have different processors or libraries: the last digits of their answers may differ."
+                "the nodes have different processors or libraries: the last digits of their "
+                "probabilities may differ."
             )
-        if wanted != "auto":
-            return wanted
-        return (
-            "bf16"
-            if self.card.bf16_agrees and all(node.has_bf16 for node in self._nodes)
-            else "fp32"
-        )
+        if self.options.precision != "auto":
+            return self.options.precision
+        is_bf16 = self.manifest.bf16_agrees and all(node.has_bf16 for node in nodes)
+        return "bf16" if is_bf16 else "fp32"
 
     def predict(self, sources: Iterable[Any]) -> Iterator[Prediction]:
-        """As `Classifier.predict`, on this machine: for the few films of a page."""
+        """See `FilmClassifier`; for the few films of a page."""
         with Classifier(
-            self._model, self.settings, self._place, self._cluster.cores, self._readers
-        ) as here:
-            yield from here.predict(sources)
+            self._model, self.options, self._films, self._cores, self._readers
+        ) as local:
+            yield from local.predict(sources)
 
-    def answers(self, names: Sequence[str], numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
-        """The films `names[number]` for each of `numbers`, in the order in which they are answered."""
-        if not numbers:
+    def classify(
+        self, names: Sequence[str], indices: Sequence[int]
+    ) -> Iterator[tuple[int, Classified]]:
+        """See `FilmClassifier`; in the order in which the nodes finish."""
+        if not indices:
             return
-        shipped = self._cluster.ship(self._model)
-        share = Share(
-            shipped, self.settings, self._place.anywhere(), self._cluster.cores, self._readers
+        factory = WorkerFactory(
+            self._cluster.ship(self._model),
+            self.options,
+            self._films.without_names(),
+            self._cores,
+            self._readers,
         )
-        pieces = chunks_of(len(numbers), self._cluster.workers(self._nodes), FILMS_PER_CHUNK)
+        pieces = chunks_of(len(indices), self._cluster.workers(self._nodes), FILMS_PER_CHUNK)
         chunks = (
-            [self._task(number, names[number]) for number in numbers[piece.start : piece.stop]]
+            [self._task(index, names[index]) for index in indices[piece.start : piece.stop]]
             for piece in pieces
         )
-        for answers in self._cluster.map(share, chunks):
-            yield from answers
+        for classified in self._cluster.map(factory, chunks):
+            yield from classified
 
-    def _task(self, number: int, name: str) -> Task:
-        return number, name, self._place.listed(name)
+    def _task(self, index: int, name: str) -> Task:
+        return index, name, self._films.listed(name)
 
 
 @dataclass(frozen=True)
-class Share:
-    """How a worker process of a cluster makes the function that answers its chunks."""
+class WorkerFactory:
+    """Makes, in a worker process of a cluster, the function that classifies a chunk of films."""
 
     model: Shipped
-    settings: Settings
-    place: Place
+    options: PredictOptions
+    films: Inputs
     cores: int
     readers: int
 
-    def __call__(self) -> Callable[[Sequence[Task]], list[tuple[int, Answer]]]:
-        self.place.prepare()
+    def __call__(self) -> Callable[[Sequence[Task]], list[tuple[int, Classified]]]:
+        """The function. It decodes and predicts with the processes and cores of this worker."""
+        self.films.prepare()
         classifier = Classifier(
-            self.model.unpack(), self.settings, self.place, self.cores, self.readers
+            self.model.unpack(), self.options, self.films, self.cores, self.readers
         )
-
-        def answer(tasks: Sequence[Task]) -> list[tuple[int, Answer]]:
-            predictions = classifier.predict(
-                self.place.source(name, listed) for _, name, listed in tasks
-            )
-            return [
-                (number, classifier.answer(name, one))
-                for (number, name, _), one in zip(tasks, predictions, strict=True)
-            ]
-
-        return answer
-
-
-def draw_map(prediction: Prediction, number: int) -> bytes:
-    """PNG: the film as the model sees it, and beside it the same film with the evidence for class
-    `number`.
-    """
-    grey = prediction.film.grey
-    over = overlay(grey, prediction.maps, number)
-    buffer = io.BytesIO()
-    Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), np.asarray(over)])).save(buffer, "PNG")
-    return buffer.getvalue()
+        return lambda tasks: list(classifier.classify_tasks(tasks))

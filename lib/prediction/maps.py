@@ -1,15 +1,14 @@
-"""Where an answer comes from: class activation maps laid over films, and how much of them lies
-outside the lungs.
+"""Class activation maps: the evidence for a class by place, and its share outside the lungs.
 
 Source: B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-# Share of the film's height and width: central field with both lungs on a frontal film; markers,
-# shoulders, arms, abdomen and the borders lie outside. Rough on purpose: no segmentation is
-# pretended.
+# Central field that holds both lungs of a frontal film, in shares of its height and width. Markers,
+# shoulders, arms, abdomen and borders lie outside. It is a rectangle, not a segmentation.
 LUNG_FIELD = {"top": 0.12, "bottom": 0.85, "left": 0.10, "right": 0.90}
 AREA_OUTSIDE = 1 - (LUNG_FIELD["bottom"] - LUNG_FIELD["top"]) * (
     LUNG_FIELD["right"] - LUNG_FIELD["left"]
@@ -17,34 +16,30 @@ AREA_OUTSIDE = 1 - (LUNG_FIELD["bottom"] - LUNG_FIELD["top"]) * (
 _GRID = 64
 
 
-def evidence(maps: np.ndarray, number: int) -> np.ndarray:
-    """`(h, w)` evidence for class `number` against the mean of all classes, negative parts set to
-    0.
+def evidence(maps: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+    """`(h, w)` evidence for class `index` against the mean of all classes; negative parts are 0.
 
-    Maps are known up to what all classes share: softmax ignores it, and so does this difference.
+    `maps` is `(classes, h, w)`. What all classes have in common does not change a softmax, and the
+    difference removes it here as well.
     """
-    answer: np.ndarray = np.maximum(maps[number] - maps.mean(axis=0), 0)
-    return answer
+    above_mean: NDArray[np.float32] = np.maximum(maps[index] - maps.mean(axis=0), 0)
+    return above_mean
 
 
-def share_outside_lungs(maps: np.ndarray, number: int) -> float:
-    """Share of the evidence for class `number` outside the central lung field, 0 to 1; 0 without
-    any evidence.
-    """
-    grid = _resized(evidence(maps, number), _GRID)
+def share_outside_lungs(maps: NDArray[np.float32], index: int) -> float:
+    """Share of the evidence for class `index` outside `LUNG_FIELD`, 0 to 1; 0 without evidence."""
+    grid = _resized(evidence(maps, index), _GRID)
     total = float(grid.sum())
-    places = (np.arange(_GRID) + 0.5) / _GRID
-    rows = (places > LUNG_FIELD["top"]) & (places < LUNG_FIELD["bottom"])
-    columns = (places > LUNG_FIELD["left"]) & (places < LUNG_FIELD["right"])
+    centres = (np.arange(_GRID) + 0.5) / _GRID
+    rows = (centres > LUNG_FIELD["top"]) & (centres < LUNG_FIELD["bottom"])
+    columns = (centres > LUNG_FIELD["left"]) & (centres < LUNG_FIELD["right"])
     inside = float(grid[np.ix_(rows, columns)].sum())
     return 1 - inside / total if total > 0 else 0.0
 
 
-def overlay(grey: np.ndarray, maps: np.ndarray, number: int) -> Image.Image:
-    """The film `(side, side) uint8` in colour: evidence for class `number` in orange, stronger
-    where there is more.
-    """
-    grid = _resized(evidence(maps, number), grey.shape[0])
+def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> Image.Image:
+    """The film `(side, side)` in colour; the more evidence for class `index`, the more orange."""
+    grid = _resized(evidence(maps, index), grey.shape[0])
     strength = (grid / max(float(grid.max()), 1e-9))[..., None]
     film = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
     colour = np.array([255, 120, 0], np.float32)
@@ -53,7 +48,7 @@ def overlay(grey: np.ndarray, maps: np.ndarray, number: int) -> Image.Image:
     )
 
 
-def _resized(grid: np.ndarray, side: int) -> np.ndarray:
+def _resized(grid: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     return np.asarray(
         Image.fromarray(grid.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     )

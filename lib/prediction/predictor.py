@@ -1,29 +1,32 @@
-"""The compiled model applied to files: decoded in processes of their own, answered in input order,
-without torch.
-"""
+"""The compiled model applied to files, without torch: decoding processes feed the graph."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib.images.decode import ANY_SIZE
+from lib.images.files import FILE_SECONDS
 from lib.images.reader import Film, FilmReader, Reader
 from lib.network.artifact import ModelManifest
+from lib.network.choices import PrecisionChoice
 from lib.network.graph import FILMS_PER_REQUEST, Graph, Source
 from lib.network.numerics import softmax
 from lib.prediction.prediction import Prediction
 from lib.workers.processes import Isolated, start_server
-
-FILE_SECONDS = 20.0  # to read one file; a damaged one may keep its decoder busy for ever
 
 
 class Predictor:
     """A model folder, compiled and ready for files."""
 
     def __init__(
-        self, folder: Path, precision: str, cores: int, readers: int, seconds: float = FILE_SECONDS
+        self,
+        folder: Path,
+        precision: PrecisionChoice,
+        cores: int,
+        readers: int,
+        seconds: float = FILE_SECONDS,
     ) -> None:
-        """`precision` is "auto", "fp32" or "bf16"; `readers` are the processes that decode,
-        `seconds` their time per film.
+        """`precision` is "auto", "fp32" or "bf16"; `readers` is the number of decoding processes,
+        `seconds` the time that one film may take them.
 
         Raises:
             JobError: as `ModelManifest.read`.
@@ -36,24 +39,23 @@ class Predictor:
         self.readers, self.seconds = readers, seconds
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. Films may have any size: ingest let them in under
-        its limit.
-        """
-        with self.readers_of(Reader(self.card.input_side, ANY_SIZE)) as readers:
+        """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
+        with self.readers_of(Reader(self.card.input_side, ANY_SIZE, trust_headers=True)) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:
-        """Processes that read with `reader`, which has the model's `side`, and outlast a call of
-        `answers`.
+        """Decoding processes that several calls of `answers` can use.
+
+        `reader` gives films with the side that the model takes.
         """
         return Isolated(reader, reader.lost, self.readers, self.seconds)
 
     def answers(
         self, readers: Isolated[Source, Film], sources: Iterable[Source]
     ) -> Iterator[Prediction]:
-        """One `Prediction` per source, in order; files are read a few requests ahead.
+        """One `Prediction` per source, in order; films are read a few requests ahead.
 
-        One that crashes its decoder is an error in its prediction and harms no other.
+        A film that crashes its decoder has an error in its prediction; no other film is affected.
         """
         films = readers.map(sources, self.readers + 2 * FILMS_PER_REQUEST)
         for film, outputs in self.graph.stream(

@@ -3,7 +3,8 @@
 A `Row` holds typed values. Text, and the number of digits, are chosen where a file is written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -87,7 +88,7 @@ class RowSchema:
             row.confidence,
             *(row.probabilities or (None,) * len(self.classes)),
             row.needs_review,
-            BETWEEN_REASONS.join(row.reasons),
+            to_cell(BETWEEN_REASONS.join(row.reasons)),
             row.outside_lungs,
             to_cell(row.error),
             row.model,
@@ -108,7 +109,7 @@ class RowSchema:
             confidence=confidence,
             probabilities=tuple(probabilities) if confidence is not None else (),
             needs_review=needs_review,
-            reasons=tuple(reasons.split(BETWEEN_REASONS)) if reasons else (),
+            reasons=tuple(from_cell(reasons).split(BETWEEN_REASONS)) if reasons else (),
             outside_lungs=outside_lungs,
             error=from_cell(error),
             tags={
@@ -122,3 +123,26 @@ class RowSchema:
         """Column → text, as it stands in a CSV."""
         cells = LineCodec(self.columns).cells(self.record(row))
         return {column.name: cell for column, cell in zip(self.columns, cells, strict=True)}
+
+
+@dataclass
+class Counts:
+    """How many rows a table has, of which kind."""
+
+    rows: int = 0
+    unreadable: int = 0
+    needs_review: int = 0
+    predictions: Counter[str] = field(default_factory=Counter)  # class → rows
+
+    @staticmethod
+    def of(rows: Iterable[Row]) -> "Counts":
+        """Count rows as they come."""
+        counts = Counts()
+        for row in rows:
+            counts.rows += 1
+            counts.needs_review += row.needs_review
+            if row.prediction:
+                counts.predictions[row.prediction] += 1
+            else:
+                counts.unreadable += 1
+        return counts

@@ -1,54 +1,69 @@
-"""The triage page of a batch: the films that need a look first."""
+"""The triage page of a batch: films that need a review first."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lib.network.artifact import ModelManifest
 from lib.prediction.maps import overlay
 from lib.prediction.prediction import Prediction
-from lib.reports import figures
-from lib.reports.pages import _TEMPLATES, jpeg
+from lib.prediction.rows import Counts, Row
+from lib.reports.rendering import jpeg, write_page
+from lib.storage.cells import to_cell
 
-CARDS = 5000  # films in the page of a batch: a browser still sorts them at once
-PICTURES = 2000  # of them with a picture and a map: the page stays below 30 MB
+CARDS = 5000  # films on the page: a browser still sorts them at once
+PICTURES = 2000  # films with a picture and a map: the page stays below 30 MB
 
 
-def in_triage_order(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first `CARDS` rows of a batch's table as its page shows them: films that need a look,
-    then the least sure.
-    """
-    first = heapq.nsmallest(
-        CARDS,
-        rows,
-        key=lambda row: (not row["needs_review"], float(row["confidence"] or 0), row["path"]),
+@dataclass
+class Card:
+    """One film on the page; images are data URLs, empty if there is none."""
+
+    row: Row
+    picture: str = ""
+    map: str = ""
+    path: str = field(init=False)  # as in a cell of the table
+
+    def __post_init__(self) -> None:
+        self.path = to_cell(self.row.path)
+
+
+def in_triage_order(rows: Iterable[Row]) -> list[Row]:
+    """The first `CARDS` rows: films that need a review, then those with the least confidence."""
+    return heapq.nsmallest(
+        CARDS, rows, key=lambda row: (not row.needs_review, row.confidence or 0, row.path)
     )
-    return [dict(row) for row in first]
 
 
 def write_triage(
-    path: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int], card: ModelManifest
+    path: Path,
+    rows: Sequence[Row],
+    counts: Counts,
+    manifest: ModelManifest,
+    predict: Callable[[Sequence[str]], Iterator[Prediction]],
 ) -> None:
-    """The page of a batch: rows `in_triage_order`, of which some bring `picture` and `map`;
-    `counts` is of all rows.
+    """Write the page of `rows`, which are `in_triage_order`; `counts` is of all rows of the table.
+
+    `predict` takes names of films: those with a picture are predicted once more, so that rows of
+    an earlier run have pictures as well.
     """
+    cards = [Card(row) for row in rows]
+    shown = [card for card in cards if card.row.prediction][:PICTURES]
+    predictions = predict([card.row.path for card in shown])
+    for card, prediction in zip(shown, predictions, strict=True):
+        if prediction.logits is not None:
+            index = manifest.classes.index(card.row.prediction)
+            grey = prediction.film.grey
+            card.picture = jpeg(grey)
+            card.map = jpeg(np.asarray(overlay(grey, prediction.maps, index)))
     content = {
-        "rows": [
-            {"confidence": "", "picture": "", "map": "", "outside_lungs": "", **row} for row in rows
-        ],
+        "cards": cards,
         "counts": counts,
-        "classes": card.classes,
-        "model": card.name,
-        "without": sum("picture" not in row and bool(row["prediction"]) for row in rows),
+        "classes": manifest.classes,
+        "model": manifest.name,
+        "without": sum(bool(card.row.prediction) and not card.picture for card in cards),
     }
-    figures.save_text(path, _TEMPLATES.get_template("triage.html").render(content))
-
-
-def pictures(answer: Prediction, card: ModelManifest, predicted: str) -> dict[str, str]:
-    """A film and the map over it, small, as data URLs."""
-    grey = answer.film.grey
-    over = overlay(grey, answer.maps, card.classes.index(predicted))
-    return {"picture": jpeg(grey), "map": jpeg(np.asarray(over))}
+    write_page(path, "triage.html", content)

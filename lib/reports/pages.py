@@ -1,9 +1,5 @@
-"""runs/report.html, one file that needs nothing else, and the model card: built from what the jobs
-left on disk.
-"""
+"""report.html, one file that needs no other, and the model card."""
 
-import base64
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,178 +8,179 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
 
 from lib.dataset.audit import Audit
 from lib.dataset.manifest import FilmRecord
+from lib.evaluation.baselines import BASELINES
+from lib.evaluation.films import EvaluationSet
+from lib.evaluation.results import Evaluation
+from lib.evaluation.scoring import PER_CLASS
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.network.artifact import ModelManifest
+from lib.prediction.classes import COLLECTIONS_OF_CHILDREN
 from lib.prediction.maps import AREA_OUTSIDE, overlay
 from lib.prediction.prediction import Prediction
-from lib.reports import figures
-from lib.reports.figures import _curves, _figures
+from lib.reports.figures import errors_of, evaluation_figures, history_figures
+from lib.reports.rendering import THUMBNAIL, jpeg, write_page
 from lib.run.errors import UnreadableFilmError
 
-FILMS_SHOWN = 12  # of the worst errors, and of the right answers
+FILMS_SHOWN = 12  # of the worst errors, and of the correct predictions
 PAIRS_SHOWN = 4
-THUMBNAIL = 176  # pixels
-SHORTS = {
-    "precision": "precision",
+# The sections in order: templates/report/<name>.html, and their titles in the navigation.
+SECTIONS = {
+    "verdict": "Verdict",
+    "audit": "Data",
+    "scores": "Scores",
+    "calibration": "Calibration",
+    "operating": "Operating point",
+    "sources": "Sources",
+    "films": "Films",
+    "training": "Training",
+    "made": "How made",
+}
+SCORE_NAMES = dict(zip(PER_CLASS, PER_CLASS, strict=True)) | {
     "recall": "recall (sensitivity)",
-    "specificity": "specificity",
     "f1": "F1",
     "auroc": "AUROC",
 }
-_TEMPLATES = Environment(
-    loader=PackageLoader("lib.reports", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 Predict = Callable[[Sequence[Path]], Sequence[Prediction]]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A film in the page: the film, the map over it, and what was said."""
+class Study:
+    """What the pages are made from."""
 
-    film: str
-    map: str
+    evaluation: Evaluation
+    predictions: pd.DataFrame
+    audit: Audit
+    manifest: ModelManifest
+    films: EvaluationSet
+    runs: Path  # where the phases of training lie
+    predict: Predict  # for the maps of the films that are shown
+    seed: int
+
+
+@dataclass(frozen=True)
+class ShownFilm:
+    """A film in the page."""
+
+    film: str  # data URL
+    map: str  # data URL
     title: str
     detail: str
 
 
-def write_report(
-    path: Path,
-    scores: Mapping[str, Any],
-    predictions: pd.DataFrame,
-    found: Audit,
-    card: ModelManifest,
-    films: Path,
-    raw: Path,
-    runs: Path,
-    predict: Predict,
-    seed: int,
-) -> None:
-    """Write the page. `films` is the folder that the table's paths start from; `predict` gives the
-    maps of chosen films.
-    """
-    wrong = predictions[
-        (predictions["label"] != predictions["prediction"]) & predictions["prediction"].ne("")
-    ]
+@dataclass(frozen=True)
+class TrainingPhase:
+    """A phase of training in the page."""
+
+    best: float  # validation accuracy
+    curves: Mapping[str, Markup]
+    config: Mapping[str, Any]  # config.json; empty where there is none
+
+
+def write_report(path: Path, study: Study) -> None:
+    """Write report.html."""
+    predictions, audit = study.predictions, study.audit
     right = predictions[predictions["label"] == predictions["prediction"]]
-    worst = wrong.sort_values("confidence", ascending=False).head(FILMS_SHOWN)
-    sample = right.sample(min(FILMS_SHOWN, len(right)), random_state=seed)
-    pairs = [(found_.films[0], found_.films[1]) for found_ in found.contradictions[:PAIRS_SHOWN]]
-    content = {
-        "scores": scores,
-        "audit": found,
-        "card": card,
-        "classes": scores["classes"],
-        "shorts": SHORTS,
-        "contradictory_films": [_pair(a, b, raw) for a, b in pairs],
-        "near_films": [_pair(a, b, raw) for a, b in found.near_pairs[:PAIRS_SHOWN]],
-        "worst": _shown(worst, films, card, predict),
-        "sample": _shown(sample, films, card, predict),
+    wrong = errors_of(predictions)
+    sample = right.sample(min(FILMS_SHOWN, len(right)), random_state=study.seed)
+    contradictions = [found.films[:2] for found in audit.contradictions[:PAIRS_SHOWN]]
+    content = _words_of(study) | {
+        "sections": SECTIONS,
+        "contradictory_films": [_pair(a, b, study.films.raw) for a, b in contradictions],
+        "near_films": [_pair(a, b, study.films.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]],
+        "worst": _shown(wrong.head(FILMS_SHOWN), study),
+        "sample": _shown(sample, study),
         "outside": {
             name: float(rows["outside_lungs"].astype(float).mean())
-            for name, rows in [("right", right), ("wrong", wrong)]
+            for name, rows in (("correct", right), ("wrong", wrong))
             if len(rows)
         },
         "field_outside": AREA_OUTSIDE,
-        "phases": _phases(runs, card),
-        "figures": _figures(predictions, scores),
+        "phases": _phases(study.runs, study.manifest),
+        "figures": evaluation_figures(predictions, study.evaluation),
     }
-    figures.save_text(path, _TEMPLATES.get_template("report.html").render(content))
+    write_page(path, "report.html", content)
 
 
-def write_model_card(
-    path: Path, scores: Mapping[str, Any], found: Audit, card: ModelManifest
-) -> None:
-    """MODEL_CARD.md beside the model: what it is for, what it is not, data, scores, limits."""
-    content = {"scores": scores, "audit": found, "card": card, "shorts": SHORTS}
-    figures.save_text(path, _TEMPLATES.get_template("model_card.md").render(content))
+def write_model_card(path: Path, study: Study) -> None:
+    """Write MODEL_CARD.md: intended use, data, scores, limits (M. Mitchell et al., 2019)."""
+    write_page(path, "model_card.md", _words_of(study))
 
 
-def with_range(value: float | None, interval: Sequence[float] | None, form: str = ".3f") -> str:
-    """0.913 (0.862 to 0.951)."""
-    if value is None:
-        return "–"
-    return f"{value:{form}}" + (
-        f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
-    )
+def _words_of(study: Study) -> dict[str, Any]:
+    return {
+        "evaluation": study.evaluation,
+        "scores": study.evaluation.scores,
+        "audit": study.audit,
+        "manifest": study.manifest,
+        "baselines": BASELINES,
+        "score_names": SCORE_NAMES,
+        "children": [name for name in study.audit.sources if name in COLLECTIONS_OF_CHILDREN],
+    }
 
 
-_TEMPLATES.filters["with_range"] = with_range
-_TEMPLATES.filters["percent"] = lambda value: "–" if value is None else f"{value:.1%}"
-
-
-def _phases(runs: Path, card: ModelManifest) -> dict[str, dict[str, Any]]:
-    """The phases that led to this model: none where `runs` holds the training of another one."""
-    summary = runs / f"phase_{card.phase}" / "summary.json"
-    if (
-        not summary.exists()
-        or json.loads(summary.read_text())["weights_sha256"] != card.weights_sha256
-    ):
+def _phases(runs: Path, manifest: ModelManifest) -> dict[str, TrainingPhase]:
+    """The phases that led to this model; none where `runs` holds the training of another one."""
+    weights = _weights_of(runs, manifest.phase)
+    if weights != manifest.weights_sha256:
         return {}
-    before = runs / "phase_a" / "summary.json"
-    names = [card.phase]
-    if card.phase == "b" and before.exists():
+    names = [manifest.phase]
+    if manifest.phase == "b" and (first := _weights_of(runs, "a")):
         config = json.loads((runs / "phase_b" / "config.json").read_text())
-        if config["starting_weights_sha256"] == json.loads(before.read_text())["weights_sha256"]:
+        if config["starting_weights_sha256"] == first:
             names = ["a", "b"]
     return {name: _phase(runs / f"phase_{name}") for name in names}
 
 
-def _phase(folder: Path) -> dict[str, Any]:
-    history = pd.read_csv(folder / "history.csv")
-    config = (
-        json.loads((folder / "config.json").read_text())
-        if (folder / "config.json").exists()
-        else {}
+def _weights_of(runs: Path, phase: str) -> str | None:
+    """Digest of the weights that a phase ended with; None where it has not ended."""
+    summary = runs / f"phase_{phase}" / "summary.json"
+    if not summary.exists():
+        return None
+    digest: str = json.loads(summary.read_text())["weights_sha256"]
+    return digest
+
+
+def _phase(folder: Path) -> TrainingPhase:
+    history, config = pd.read_csv(folder / "history.csv"), folder / "config.json"
+    return TrainingPhase(
+        best=float(history["val_accuracy"].max()),
+        curves=history_figures(history),
+        config=json.loads(config.read_text()) if config.exists() else {},
     )
-    return {
-        "curves": _curves(history),
-        "config": config,
-        "best": float(history["val_accuracy"].max()),
-    }
 
 
-def _shown(rows: pd.DataFrame, films: Path, card: ModelManifest, predict: Predict) -> list[Shown]:
+def _shown(rows: pd.DataFrame, study: Study) -> list[ShownFilm]:
+    predictions = study.predict([study.films.folder / path for path in rows["path"]])
     shown = []
-    answers = predict([films / path for path in rows["path"]])
-    for (_, row), answer in zip(rows.iterrows(), answers, strict=True):
-        if answer.logits is None:
+    for (_, row), prediction in zip(rows.iterrows(), predictions, strict=True):
+        if prediction.logits is None:
             continue
-        grey = answer.film.grey
-        number = card.classes.index(row["prediction"])
-        is_right = row["label"] == row["prediction"]
-        title = f"{row['prediction']} {row['confidence']:.0%}" + (
-            "" if is_right else f", is {row['label']}"
-        )
-        detail = f"{row['path']} · {row['source']} · {float(row['outside_lungs']):.0%} of the evidence outside the lung field"
-        shown.append(
-            Shown(jpeg(grey), jpeg(np.asarray(overlay(grey, answer.maps, number))), title, detail)
-        )
+        grey, number = prediction.film.grey, study.manifest.classes.index(row["prediction"])
+        over = np.asarray(overlay(grey, prediction.maps, number))
+        title = f"{row['prediction']} {row['confidence']:.0%}"
+        if row["label"] != row["prediction"]:
+            title += f", is {row['label']}"
+        share = f"{float(row['outside_lungs']):.0%} of the evidence outside the lung field"
+        detail = f"{row['path']} · {row['source']} · {share}"
+        shown.append(ShownFilm(jpeg(grey), jpeg(over), title, detail))
     return shown
 
 
 def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, str]]:
-    found = []
+    """Data URL and path of both films; a film that cannot be read any more is left out."""
+    shown = []
     for film in (first, second):
         try:
-            found.append((jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE)), film.path))
+            shown.append(
+                (
+                    jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE, trust_headers=True)),
+                    film.path,
+                )
+            )
         except UnreadableFilmError:
             continue
-    return found
-
-
-def jpeg(pixels: np.ndarray) -> str:
-    """Pixels `(side, side[, 3]) uint8` as a data URL of a small JPEG."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return shown

@@ -60,7 +60,7 @@ def _require_certificates(file: Path) -> None:
 
 
 def _trusted_already() -> Path:
-    from requests.certs import where
+    from certifi import where
 
     return Path(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or where())
 

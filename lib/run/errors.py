@@ -1,6 +1,9 @@
 """Errors that reach a person, and the exit codes that reach a scheduler."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -47,3 +50,24 @@ class StoppedBySignal(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def mapped(
+    errors: Mapping[type[Exception], Callable[[Any], JobError]], *, keep_cause: bool = True
+) -> Iterator[None]:
+    """Turn errors of other packages into errors of this program while the block runs.
+
+    `errors` gives the `JobError` to raise for an error of each type; the first type that fits
+    counts. Errors of other types, and a `JobError`, pass unchanged. `keep_cause=False` leaves the
+    first error out of the traceback, for packages whose messages name a film.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        for kind, translate in errors.items():
+            if isinstance(error, kind):
+                raise translate(error) from (error if keep_cause else None)
+        raise

@@ -17,10 +17,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from lib.run.errors import JobError, LockedError
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 PARTIAL = ".partial"  # suffix of everything unfinished: safe to delete when no job runs
 
 
@@ -190,18 +191,31 @@ def hidden_neighbour(path: Path, ending: str) -> Path:
 def lock(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
     """Hold the lock file `folder`/`name` while the block runs.
 
-    The kernel releases the lock however the holding process ends.
+    The kernel releases the lock however the holding process ends. On a share without locks the lock
+    is the file `name`.soft, which exists as long as it is held.
 
     Raises:
         LockedError: another process holds it (exit 75).
     """
     make_folder(folder)
-    held = FileLock(folder / name)
+    held: BaseFileLock = FileLock(folder / name, fallback_to_soft=False)
     try:
-        held.acquire(timeout=0)
+        try:
+            held.acquire(timeout=0)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            held = SoftFileLock(folder / f"{name}.soft")
+            held.acquire(timeout=0)
     except Timeout:
+        stale = (
+            f" {folder} has no locks of its own: if no run is alive, delete {held.lock_file}."
+            if isinstance(held, SoftFileLock)
+            else ""
+        )
         raise LockedError(
             f"another run is working on {what} ({folder}). Wait for it to end, then start again."
+            f"{stale}"
         ) from None
     except OSError as error:
         raise JobError(f"cannot write to {folder}: {error.strerror}. {OWNER_HINT}") from error

@@ -1,5 +1,4 @@
-r"""File names as cells of a table: one line each, nothing that a spreadsheet would run, and the way
-back to the name.
+r"""File names as cells of a table: one line each, no formula for a spreadsheet, and back again.
 
 | in the name | in the cell |
 |---|---|
@@ -22,28 +21,28 @@ _RUNS = tuple("'=+-@＝＋－＠")
 
 
 def to_cell(name: str) -> str:
-    """A name, as Python gives it (bytes that are not UTF-8 as surrogates), for a table."""
+    """The cell of a name. Bytes that are not UTF-8 are surrogates in it, as Python has them."""
     cell = _SPECIAL.sub(_escaped, name)
     return f"'{cell}" if cell.startswith(_RUNS) else cell
 
 
 def from_cell(cell: str) -> str:
-    """The name that `to_cell` was given; `os.fsencode` makes bytes of it."""
+    """The name of a cell, the inverse of `to_cell`. `os.fsencode` of it gives the bytes."""
+    if "\\" not in cell:
+        return cell.removeprefix("'")
     return os.fsdecode(_ESCAPE.sub(_unescaped, cell.removeprefix("'").encode()))
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path below a folder stays there. Files do; the name of an object in a bucket may be
-    any text.
-    """
+    """Whether a path below a folder stays there. The name of an object in a bucket may not."""
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    character = found.group()
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()
     return _SHORT.get(character) or rf"\x{os.fsencode(character)[0]:02x}"
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    code = found.group(1).decode()
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    code = match.group(1).decode()
     return bytes([int(code[1:], 16)]) if len(code) == 3 else _LONG[code].encode()

@@ -1,15 +1,12 @@
-"""A table that is being written: rows are safe on disk as they come, and an interrupted run is
-taken up where it stopped.
+"""The rows of a table that is not finished: on disk as they come, reused after an interruption.
 
 The journal lies beside the table, named .TABLE.journal. Its first line says which model and
-settings the rows belong to; every other line is a row of the table behind size and time of the file
-that it speaks of. The table itself, CSV or Parquet, is made from the journal at the end and appears
-whole.
+settings the rows belong to. Every other line is one record: size and modification time of the
+file, then the values of the table's columns. The table is written from the journal at the end.
 """
 
 import csv
 import heapq
-import io
 import json
 import os
 import time
@@ -22,29 +19,33 @@ from typing import Any, BinaryIO
 from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.storage.cells import from_cell
+from lib.storage.lines import LineCodec, Record
 from lib.storage.stamp import Stamp
 from lib.storage.tables import Table
 
 ROWS_PER_FLUSH = 256
 SECONDS_PER_FLUSH = 2.0
+_Keyed = tuple[str, int, Record]  # name; 0 for a new row, 1 for an earlier one; the row
 
 
 class Journal:
-    """The rows of one table, keyed by the sorted names of its inputs. Use it as a context manager,
-    under the table's lock.
+    """The rows of one table, keyed by the sorted names of its inputs.
+
+    A context manager. The caller holds the lock of the table.
     """
 
     def __init__(self, table: Table, names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
-        """The table's columns hold `error`; `names` are sorted; `belongs_to` is compared on
-        resumption.
+        """`names` are sorted; one of the table's columns is `error`.
+
+        `belongs_to` describes model and settings as JSON; a journal with another one is refused.
         """
         self.path = atomic.hidden_neighbour(table.path, "journal")
-        self.table, self.columns, self.names = table, list(table.columns), names
+        self.table, self.names = table, names
+        self._codec = LineCodec(table.columns)
+        self._error = [column.name for column in table.columns].index("error")
         self._belongs_to = dict(belongs_to)
-        self._offsets = array("q", [-1]) * len(names)
-        self._failed = bytearray(
-            len(names)
-        )  # how many rows of a file have an error; 2 stands for more
+        self._offsets = array("q", [-1]) * len(names)  # of each name's row in the file; -1: none
+        self._failures = bytearray(len(names))  # rows with an error per name; 2 stands for more
         self._file: BinaryIO | None = None
         self._unflushed, self._last_flush = 0, 0.0
 
@@ -60,19 +61,18 @@ class Journal:
                 self._file = None
 
     def open(self, resume: bool, is_current: Callable[[str, Stamp], bool]) -> int:
-        """Open the journal for rows. Returns how many good rows of an interrupted run are taken
-        over.
+        """Open the journal for rows. Returns how many rows of an interrupted run are reused.
 
-        Taken over is a whole row of a file that `is_current` by name and stamp, and an error only
-        after a second try: files that cannot be read must not cost every run their time again. A
-        torn end is cut off.
+        Complete rows are reused if the file `is_current` by name and stamp. A row with an error is
+        reused from the second error on, so that unreadable files do not slow every rerun. An
+        incomplete last line is cut off.
 
         Raises:
-            JobError: it belongs to another model or to other settings.
+            JobError: the journal belongs to another model or to other settings.
         """
         if not resume:
             self.path.unlink(missing_ok=True)
-        end = self._take_over(is_current) if self.path.exists() else 0
+        end = self._reuse(is_current) if self.path.exists() else 0
         self._file = open(self.path, "ab")  # noqa: SIM115  # closed by __exit__
         self._file.truncate(end)
         self._file.seek(0, os.SEEK_END)
@@ -82,96 +82,107 @@ class Journal:
         return sum(offset >= 0 for offset in self._offsets)
 
     def missing(self) -> Sequence[int]:
-        """Numbers of the names that have no row yet; behind them those whose row has an error and
-        that are tried again.
-        """
-        without = array("q", (number for number, offset in enumerate(self._offsets) if offset < 0))
-        failed = array("q", (number for number in without if self._failed[number]))
-        return array("q", (number for number in without if not self._failed[number])) + failed
+        """Indices of the names without a row; those whose row has an error come last."""
+        without = array("q", (index for index, offset in enumerate(self._offsets) if offset < 0))
+        failed = array("q", (index for index in without if self._failures[index]))
+        return array("q", (index for index in without if not self._failures[index])) + failed
 
-    def add(self, number: int, stamp: Stamp, row: Mapping[str, Any]) -> None:
-        """Append the row of `names[number]`; it is on disk at the latest after 256 rows or two
-        seconds of rows.
+    def add(self, index: int, stamp: Stamp, record: Record) -> None:
+        """Append the row of `names[index]`. It is on disk after 256 rows, or with the first row
+        that comes two seconds later.
         """
         if self._file is None:
             raise ValueError("the journal is not open")
-        line = io.StringIO()
-        writer = csv.DictWriter(line, ["size", "mtime_ns", *self.columns], lineterminator="\n")
-        writer.writerow({"size": stamp.size, "mtime_ns": stamp.mtime_ns, **row})
+        line = self._codec.encode(record)
         offset = self._file.tell()
-        self._file.write(line.getvalue().encode())
-        self._offsets[number] = offset
+        self._file.write(b"%d,%d,%b" % (stamp.size, stamp.mtime_ns, line))
+        self._offsets[index] = offset
         self._unflushed += 1
-        if (
-            self._unflushed >= ROWS_PER_FLUSH
-            or time.monotonic() - self._last_flush > SECONDS_PER_FLUSH
-        ):
+        is_late = time.monotonic() - self._last_flush > SECONDS_PER_FLUSH
+        if self._unflushed >= ROWS_PER_FLUSH or is_late:
             self._flush()
 
     def publish(self, keep: bool = False) -> None:
-        """Make the table of the rows, sorted by path. `keep`: rows of an earlier table stay, those
-        of a same path give way.
+        """Write the table, sorted by name. `keep`: the rows of an earlier table stay, unless there
+        is a new row of the same path.
 
         Raises:
             JobError: the earlier table has other columns, or cannot be read.
         """
         self._flush()
         earlier = self._earlier_rows() if keep and self.table.path.exists() else iter(())
-        with open(self.path, "rb") as journal:
-            ours = ((name, 0, row) for name, row in self._rows(journal))
-            self.table.write(_first_of_each(heapq.merge(ours, earlier, key=itemgetter(0, 1))))
+        with open(self.path, "rb") as file:
+            rows = heapq.merge(self._rows(file), earlier, key=itemgetter(0, 1))
+            self.table.write(_first_of_each_name(rows))
 
     def remove(self) -> None:
-        """Forget the rows: the table is whole."""
+        """Delete the journal: the table is complete."""
         self.path.unlink(missing_ok=True)
 
-    def _rows(self, journal: BinaryIO) -> Iterator[tuple[str, bytes]]:
-        for name, offset in zip(self.names, self._offsets, strict=True):
-            journal.seek(offset)
-            yield name, journal.readline().split(b",", 2)[2]
+    def _rows(self, file: BinaryIO) -> Iterator[_Keyed]:
+        def lines() -> Iterator[str]:
+            for offset in self._offsets:
+                file.seek(offset)
+                yield file.readline().decode()
 
-    def _earlier_rows(self) -> Iterator[tuple[str, int, bytes]]:
-        for line in self.table.lines():
-            yield from_cell(next(csv.reader([line.decode()]))[0]), 1, line
+        for name, cells in zip(self.names, csv.reader(lines()), strict=True):
+            yield name, 0, self._codec.decode(cells[2:])
 
-    def _take_over(self, is_current: Callable[[str, Stamp], bool]) -> int:
-        """Read what is there; returns where the good part ends."""
+    def _earlier_rows(self) -> Iterator[_Keyed]:
+        for record in self.table.records():
+            yield from_cell(str(record[0])), 1, record
+
+    def _reuse(self, is_current: Callable[[str, Stamp], bool]) -> int:
+        """Register the rows of an interrupted run. Returns the offset behind the last good one."""
         with open(self.path, "rb") as file:
             header = file.readline()
             try:
-                found = json.loads(header)
+                belongs_to = json.loads(header)
             except ValueError:
                 return 0
             if not header.endswith(b"\n"):
                 return 0
-            if found != self._belongs_to:
-                changed = [
-                    key for key in self._belongs_to if found.get(key) != self._belongs_to[key]
-                ]
-                raise JobError(
-                    f"{self.path} holds the rows of an interrupted run with other settings ({', '.join(changed)}). "
-                    "Finish it with those, give another --output, or start again with --noresume."
-                )
+            self._require_same(belongs_to)
             end = len(header)
             for line in file:
-                cells = _cells(line)
-                if cells is None or len(cells) != 2 + len(self.columns):
+                try:
+                    stamp, record = self._parsed(line)
+                except (ValueError, IndexError, csv.Error, StopIteration):
                     break
-                self._accept(cells, end, is_current)
+                self._register(stamp, record, end, is_current)
                 end += len(line)
         return end
 
-    def _accept(
-        self, cells: Sequence[str], offset: int, is_current: Callable[[str, Stamp], bool]
+    def _require_same(self, belongs_to: Mapping[str, Any]) -> None:
+        if belongs_to != self._belongs_to:
+            wanted = self._belongs_to
+            changed = [name for name in wanted if belongs_to.get(name) != wanted[name]]
+            raise JobError(
+                f"{self.path} holds the rows of an interrupted run with other settings "
+                f"({', '.join(changed)}). Finish it with those, give another --output, or start "
+                "again with --noresume."
+            )
+
+    def _parsed(self, line: bytes) -> tuple[Stamp, Record]:
+        """Raises: ValueError, IndexError, csv.Error or StopIteration for anything but a row."""
+        if not line.endswith(b"\n"):
+            raise ValueError("incomplete")
+        cells = next(csv.reader([line.decode()], strict=True))
+        return Stamp(int(cells[0]), int(cells[1])), self._codec.decode(cells[2:])
+
+    def _register(
+        self, stamp: Stamp, record: Record, offset: int, is_current: Callable[[str, Stamp], bool]
     ) -> None:
-        name, stamp = from_cell(cells[2]), Stamp(int(cells[0]), int(cells[1]))
-        number = bisect_left(self.names, name)
-        is_wanted = number < len(self.names) and self.names[number] == name
-        has_error = is_wanted and bool(cells[2 + self.columns.index("error")])
+        name = from_cell(str(record[0]))
+        index = bisect_left(self.names, name)
+        if index == len(self.names) or self.names[index] != name:
+            return
+        has_error = bool(record[self._error])
         if has_error:
-            self._failed[number] = min(self._failed[number] + 1, 2)
-        if is_wanted and not (has_error and self._failed[number] == 1) and is_current(name, stamp):
-            self._offsets[number] = offset
+            self._failures[index] = min(self._failures[index] + 1, 2)
+        is_first_failure = has_error and self._failures[index] == 1
+        if not is_first_failure and is_current(name, stamp):
+            self._offsets[index] = offset
 
     def _flush(self) -> None:
         if self._file:
@@ -180,19 +191,9 @@ class Journal:
             self._unflushed, self._last_flush = 0, time.monotonic()
 
 
-def _first_of_each(rows: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
+def _first_of_each_name(rows: Iterable[_Keyed]) -> Iterator[Record]:
     last = None
-    for name, _, row in rows:
+    for name, _, record in rows:
         if name != last:
-            yield row
+            yield record
         last = name
-
-
-def _cells(line: bytes) -> list[str] | None:
-    """The cells of a whole row; None for anything else."""
-    try:
-        cells = next(csv.reader([line.decode()], strict=True))
-        int(cells[0]), int(cells[1])
-    except (ValueError, IndexError, csv.Error, StopIteration):
-        return None
-    return cells if line.endswith(b"\n") else None

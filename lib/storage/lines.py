@@ -1,7 +1,7 @@
 """Typed columns of a table, and one row of it as a line of CSV."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,26 +25,31 @@ class LineCodec:
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
         self._formats = [
-            (index, column.format)
+            (index, f"{{:{column.format}}}".format)
             for index, column in enumerate(self.columns)
             if column.kind == "number"
         ]
+        self._numbers = [index for index, _ in self._formats]
         self._flags = [i for i, column in enumerate(self.columns) if column.kind == "flag"]
         self._nullable = [i for i, column in enumerate(self.columns) if column.nullable]
         self._writer = csv.writer(_Line(), lineterminator="\n")
 
     def cells(self, record: Record) -> list[str]:
         """The text of each cell."""
-        cells = list(record)
-        for index, form in self._formats:
-            value = cells[index]
-            cells[index] = "" if value is None else format(value, form)
-        return ["" if cell is None else str(cell) for cell in cells]
+        return ["" if cell is None else str(cell) for cell in self._formatted(record)]
 
     def encode(self, record: Record) -> bytes:
         r"""The record as one line of UTF-8 that ends with "\n"."""
-        line: str = self._writer.writerow(self.cells(record))
+        line: str = self._writer.writerow(self._formatted(record))
         return line.encode()
+
+    def _formatted(self, record: Record) -> list[Value]:
+        """The record with its numbers as text; a CSV writer knows what to do with the rest."""
+        cells = list(record)
+        for index, text_of in self._formats:
+            if cells[index] is not None:
+                cells[index] = text_of(cells[index])
+        return cells
 
     def decode(self, cells: Sequence[str]) -> Record:
         """The record of a line's cells.
@@ -55,7 +60,7 @@ class LineCodec:
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         values: list[Value] = list(cells)
-        for index, _ in self._formats:
+        for index in self._numbers:
             values[index] = float(cells[index]) if cells[index] else None
         for index in self._flags:
             values[index] = _flag(cells[index])
@@ -63,17 +68,10 @@ class LineCodec:
             values[index] = cells[index] or None
         return tuple(values)
 
-    def decode_lines(self, lines: Iterable[str]) -> Iterator[Record]:
-        """The records of lines of CSV. Raises: as `decode`."""
-        return map(self.decode, csv.reader(lines))
-
 
 def _flag(cell: str) -> bool:
-    match cell.lower():
-        case "true":
-            return True
-        case "false":
-            return False
+    if cell in ("True", "False"):
+        return cell == "True"
     raise ValueError(f"{cell!r} is neither True nor False")
 
 

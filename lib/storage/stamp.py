@@ -6,18 +6,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells without reading that a file is still the same. A file that is not there has -1,
-    -1.
-    """
+    """Tells whether a file has changed, without reading it. A missing file has -1 and -1."""
 
     size: int = -1  # bytes
     mtime_ns: int = -1
 
     @staticmethod
     def of(path: Path) -> "Stamp":
-        """The file's, now."""
+        """The stamp of a file now."""
         try:
-            found = path.stat()
+            stat = path.stat()
         except (OSError, ValueError):
             return Stamp()
-        return Stamp(found.st_size, found.st_mtime_ns)
+        return Stamp(stat.st_size, stat.st_mtime_ns)

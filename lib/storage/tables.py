@@ -1,13 +1,14 @@
-"""A finished table of predictions as CSV or Parquet: the suffix of its name decides.
+"""A finished table as CSV or Parquet: the suffix of its name decides.
 
-Rows come and go as lines of CSV, which is what a journal holds. So both formats have the same text
-in the same cell, and a CSV is written without a look into its rows.
+Rows are records of typed values (lib/storage/lines.py). A CSV holds numbers with the digits of
+their column, Parquet holds them as doubles.
 """
 
 import csv
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, count, islice
@@ -15,13 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from lib import __version__
-from lib.run.errors import JobError, UsageError
+from lib.run.errors import JobError, UsageError, mapped
 from lib.storage import atomic
+from lib.storage.lines import Column, LineCodec, Record
 
-ROWS_PER_GROUP = (
-    100_000  # of Parquet; a row group is the most that a writer or reader holds in memory
-)
-ROWS_PER_BLOCK = 10_000  # that are parsed at once
+ROWS_PER_GROUP = 100_000  # rows of a Parquet row group, the most that is held in memory
+ROWS_PER_BLOCK = 10_000  # rows that become Arrow arrays at once
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
 
@@ -33,24 +33,22 @@ class Table(Protocol):
         """Its name; a table in parts is a folder."""
 
     @property
-    def columns(self) -> Sequence[str]:
+    def columns(self) -> Sequence[Column]:
         """In order, `path` first."""
 
-    def write(self, lines: Iterable[bytes]) -> None:
-        """Put these rows, each a line of CSV, in the place of what is there. Lines are taken one by
-        one, not gathered.
-        """
+    def write(self, records: Iterable[Record]) -> None:
+        """Replace the table on disk by these rows. Rows are written as they come, not gathered."""
 
-    def lines(self) -> Iterator[bytes]:
-        r"""Its rows, each a line of CSV with its "\n".
+    def records(self) -> Iterator[Record]:
+        """The rows on disk, read as they are asked for.
 
         Raises:
-            JobError: it has other columns, or cannot be read.
+            JobError: the table has other columns, or cannot be read.
         """
 
 
 def check(path: Path, rows_per_file: int) -> None:
-    """Refuse a name that no table can have, before any work.
+    """Refuse a name that no table can have.
 
     Raises:
         UsageError: another suffix, a CSV in parts, or a folder that is not a table in parts.
@@ -59,16 +57,19 @@ def check(path: Path, rows_per_file: int) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise UsageError(
-            f"--output {path}: tables are CSV or Parquet, give a name that ends in .csv or .parquet."
+            f"--output {path}: tables are CSV or Parquet, give a name that ends in .csv or "
+            ".parquet."
         )
     if rows_per_file and suffix == ".csv":
         raise UsageError(
-            f"--rows_per_file {rows_per_file}: only Parquet is written in parts, give --output a name in .parquet."
+            f"--rows_per_file {rows_per_file}: only Parquet is written in parts, give --output a "
+            "name that ends in .parquet."
         )
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise JobError(
-            "Parquet needs pyarrow, which is not installed here. Take the image that has it (IMAGE=cxr-jobs:cluster), install "
-            "requirements-ray.lock, or give --output a name that ends in .csv."
+            "Parquet needs pyarrow, which is not installed here. Take the image that has it "
+            "(IMAGE=cxr-jobs:cluster), install requirements-ray.lock, or give --output a name that "
+            "ends in .csv."
         )
     if path.is_dir() and not rows_per_file:
         in_parts = (
@@ -81,9 +82,10 @@ def check(path: Path, rows_per_file: int) -> None:
         _require_only_parts(path)
 
 
-def table_of(path: Path, columns: Sequence[str], rows_per_file: int = 0) -> Table:
-    """The table that `path`, which `check` has seen, names. `rows_per_file`: 0, or it becomes a
-    folder of parts.
+def table_of(path: Path, columns: Sequence[Column], rows_per_file: int = 0) -> Table:
+    """The table of that name, which `check` has accepted.
+
+    `rows_per_file` above 0 makes a Parquet table a folder of parts.
     """
     if path.suffix.lower() == ".csv":
         return Csv(path, columns)
@@ -92,72 +94,65 @@ def table_of(path: Path, columns: Sequence[str], rows_per_file: int = 0) -> Tabl
     return Parquet(path, columns, rows_per_file)
 
 
-def rows(table: Table) -> Iterator[dict[str, str]]:
-    """Its rows by column, as text, the same for both formats."""
-    for cells in csv.reader(line.decode() for line in table.lines()):
-        yield dict(zip(table.columns, cells, strict=True))
-
-
 @dataclass(frozen=True)
 class Csv:
-    """Lines below a header."""
+    """A `Table`: one line per row below a header."""
 
     path: Path
-    columns: Sequence[str]
+    columns: Sequence[Column]
 
-    def write(self, lines: Iterable[bytes]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
+        """See `Table`."""
+        encode = LineCodec(self.columns).encode
         with atomic.whole_file(self.path) as out:
-            out.write((",".join(self.columns) + "\n").encode())
-            out.writelines(lines)
+            out.write((",".join(column.name for column in self.columns) + "\n").encode())
+            out.writelines(map(encode, records))
 
-    def lines(self) -> Iterator[bytes]:
-        with open(self.path, "rb") as file:
-            if file.readline().decode().rstrip("\r\n") != ",".join(self.columns):
+    def records(self) -> Iterator[Record]:
+        """See `Table`."""
+        codec = LineCodec(self.columns)
+        errors = (ValueError, csv.Error)
+        with open(self.path, encoding="utf-8", newline="") as file, _readable(self.path, *errors):
+            reader = csv.reader(file)
+            if next(reader, None) != [column.name for column in self.columns]:
                 raise _other_columns(self.path)
-            yield from file
+            yield from map(codec.decode, reader)
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """Text as in the cells of a CSV, numbers as doubles, needs_review as a boolean; the same rows
-    give the same bytes.
-    """
+    """A `Table` of text, doubles and booleans. The same rows give the same bytes."""
 
     path: Path
-    columns: Sequence[str]
-    rows_per_file: int = (
-        0  # 0: one file; else a folder of part-00000.parquet, part-00001.parquet, …
-    )
+    columns: Sequence[Column]
+    rows_per_file: int = 0  # 0: one file; else a folder of part-00000.parquet, part-00001.parquet …
 
-    def write(self, lines: Iterable[bytes]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
+        """See `Table`."""
         if not self.rows_per_file:
             with atomic.whole_file(self.path) as file:
-                self._write_file(file, iter(lines))
+                self._write_file(file, iter(records))
             return
         new = atomic.hidden_neighbour(self.path, f"new{atomic.PARTIAL}")
         shutil.rmtree(new, ignore_errors=True)
-        for number, part in enumerate(_parts(iter(lines), self.rows_per_file)):
+        for number, part in enumerate(_parts(iter(records), self.rows_per_file)):
             with atomic.whole_file(new / f"part-{number:05}.parquet") as file:
                 self._write_file(file, part)
         if self.path.is_dir():
             _require_only_parts(self.path)
         atomic.swap_folder(new, self.path)
 
-    def lines(self) -> Iterator[bytes]:
+    def records(self) -> Iterator[Record]:
+        """See `Table`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         for path in self._files():
-            try:
-                with pq.ParquetFile(path) as file:
-                    if not file.schema_arrow.equals(self._schema()):
-                        raise _other_columns(path)
-                    for batch in file.iter_batches(ROWS_PER_BLOCK):
-                        yield from _lines_of(batch)
-            except pa.ArrowException as error:
-                raise JobError(
-                    f"{path} cannot be read: {error}. Give the new rows a table of their own."
-                ) from error
+            with _readable(path, pa.ArrowException), pq.ParquetFile(path) as file:
+                if not file.schema_arrow.equals(self._schema()):
+                    raise _other_columns(path)
+                for batch in file.iter_batches(ROWS_PER_BLOCK):
+                    yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
@@ -167,106 +162,57 @@ class Parquet:
     def _schema(self) -> Any:
         import pyarrow as pa
 
-        kinds = {
-            "needs_review": pa.bool_(),
-            "confidence": pa.float64(),
-            "outside_lungs": pa.float64(),
-        }
-        return pa.schema(
-            [
-                (name, kinds.get(name, pa.float64() if name.startswith("prob_") else pa.string()))
-                for name in self.columns
-            ]
-        )
+        types = {"text": pa.string(), "number": pa.float64(), "flag": pa.bool_()}
+        return pa.schema([(column.name, types[column.kind]) for column in self.columns])
 
-    def _write_file(self, file: BinaryIO, lines: Iterator[bytes]) -> None:
+    def _write_file(self, file: BinaryIO, records: Iterator[Record]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = self._schema()
         with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
             writer.add_key_value_metadata({"program": f"cxr-jobs {__version__}"})
-            while group := [
-                _parsed(block, schema) for block in _blocks(islice(lines, ROWS_PER_GROUP))
-            ]:
-                writer.write_table(pa.concat_tables(group), row_group_size=ROWS_PER_GROUP)
+            while group := list(_batches(islice(records, ROWS_PER_GROUP), schema)):
+                writer.write_table(pa.Table.from_batches(group), row_group_size=ROWS_PER_GROUP)
 
 
-def _parts(lines: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
-    """Runs of `size` lines, each to be used up before the next; one without lines where there are
-    none.
-    """
+def _parts(records: Iterator[Record], size: int) -> Iterator[Iterator[Record]]:
+    """Runs of `size` records, each to be used up before the next. No records give one empty run."""
     for number in count():
-        first = list(islice(lines, 1))
+        first = list(islice(records, 1))
         if number and not first:
             return
-        yield chain(first, islice(lines, size - 1))
+        yield chain(first, islice(records, size - 1))
 
 
-def _blocks(lines: Iterator[bytes]) -> Iterator[bytes]:
-    while block := b"".join(islice(lines, ROWS_PER_BLOCK)):
-        yield block
-
-
-def _parsed(block: bytes, schema: Any) -> Any:
-    """Lines of CSV as an Arrow table. An empty cell is null, but for text other than the
-    prediction.
-    """
+def _batches(records: Iterator[Record], schema: Any) -> Iterator[Any]:
+    """Arrow record batches of `ROWS_PER_BLOCK` rows."""
     import pyarrow as pa
-    import pyarrow.csv as pa_csv
 
-    table = pa_csv.read_csv(
-        pa.py_buffer(block),
-        pa_csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=schema.names),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=schema,
-            null_values=[""],
-            strings_can_be_null=True,
-            true_values=["True"],
-            false_values=["False"],
-        ),
+    while block := list(islice(records, ROWS_PER_BLOCK)):
+        columns = zip(zip(*block, strict=True), schema, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in columns]
+        yield pa.record_batch(arrays, schema=schema)
+
+
+def _readable(path: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
+    """Map the errors of a reader to one that says what to do."""
+    advice = "Give the new rows a table of their own."
+    return mapped(
+        {
+            kind: lambda error: JobError(f"{path} cannot be read: {error}. {advice}")
+            for kind in kinds
+        }
     )
-    for number, field in enumerate(schema):
-        if field.type == pa.string() and field.name != "prediction":
-            table = table.set_column(number, field, table.column(number).fill_null(""))
-    return table.cast(schema)
-
-
-def _lines_of(batch: Any) -> Iterator[bytes]:
-    """The way back from `_parsed`."""
-    cells = [
-        _cells(name, column.to_pylist())
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    ]
-    writer = csv.writer(_Echo(), lineterminator="\n")
-    for row in zip(*cells, strict=True):
-        yield writer.writerow(row).encode()  # what _Echo.write returned
-
-
-def _cells(column: str, values: Sequence[Any]) -> Iterator[str]:
-    digits = 3 if column == "outside_lungs" else 6
-    for value in values:
-        if isinstance(value, float):
-            usual = f"{value:.{digits}f}"
-            yield usual if float(usual) == value else repr(value)
-        else:
-            yield "" if value is None else str(value)
-
-
-class _Echo:
-    """A file for a CSV writer, whose rows then come back from `writerow`."""
-
-    def write(self, line: str) -> str:
-        return line
 
 
 def _require_only_parts(folder: Path) -> None:
-    """What we did not write is never deleted."""
+    """Refuse a folder with files that this program did not write: it would delete them."""
     for path in sorted(folder.iterdir()):
         if not _PART.fullmatch(path.name) or not path.is_file():
             raise UsageError(
-                f"--output {folder} is a folder that holds more than the parts of a table: {path.name}. "
-                "Give another name, or move the folder away."
+                f"--output {folder} is a folder that holds more than the parts of a table: "
+                f"{path.name}. Give another name, or move the folder away."
             )
 
 

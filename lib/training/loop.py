@@ -1,46 +1,53 @@
-"""The epochs: a plan per phase, frozen layers, and a loop that can be killed anywhere and ends with
-the same weights.
-"""
+"""The training loop: epochs that can be interrupted anywhere and end with the same weights."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.network import checkpoints
 from lib.run import console, signals
 from lib.run.errors import JobError, StoppedBySignal
-from lib.storage.atomic import write_csv
-from lib.training.batches import Source, freeze
+from lib.training.batches import BatchSource, freeze
 from lib.training.plan import Plan
+from lib.training.run_folder import EpochScores, RunFolder
 
-SECONDS_BETWEEN_SAVES = 60.0  # what a kill costs at most, apart from the batch under way
+SECONDS_BETWEEN_SAVES = 60.0  # work that a kill costs at most, besides the current batch
 
 
 @dataclass
 class Progress:
-    """Where a run stands: saved between batches, restored by the next run with the same
+    """Where a run stands. Saved between batches, restored by the next run with the same
     fingerprint.
     """
 
     epoch: int = 1
-    step: int = 0
+    step: int = 0  # batches of the epoch that are done
     loss_sum: float = 0.0
     correct: int = 0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None  # history row of the best epoch
+    history: list[EpochScores] = field(default_factory=list)
+    best: EpochScores | None = None
+
+    @staticmethod
+    def restored(content: dict[str, Any]) -> "Progress":
+        """From the dictionary that `asdict` made."""
+        history = [EpochScores(**row) for row in content["history"]]
+        best = EpochScores(**content["best"]) if content["best"] else None
+        return Progress(**{**content, "history": history, "best": best})
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Reset the sums."""
+        self.epoch, self.step, self.loss_sum, self.correct, self.seconds = epoch, 0, 0.0, 0, 0.0
 
 
 def class_weights(targets: Sequence[int], classes: int, power: float) -> Tensor:
     """Loss weight per class, `(films / (classes * films of the class)) ** power`: 0 ignores
-    imbalance, 1 undoes it.
+    imbalance, 1 compensates it.
     """
     counts = np.bincount(targets, minlength=classes)
     return torch.tensor((len(targets) / (classes * counts)) ** power, dtype=torch.float32)
@@ -51,28 +58,16 @@ def _seed_of(*numbers: int) -> int:
 
 
 class Trainer:
-    """Runs the epochs of one plan in one folder."""
+    """Runs the epochs of one plan and keeps the best one in the run's folder."""
 
     def __init__(
-        self,
-        plan: Plan,
-        network: nn.Sequential,
-        template: checkpoints.Checkpoint,
-        targets: Sequence[int],
-        source: Source,
-        folder: Path,
+        self, plan: Plan, network: nn.Sequential, batches: BatchSource, run: RunFolder
     ) -> None:
-        """`template` is the checkpoint written for the best epoch, with epoch, scores and weights
-        still to be filled.
-
-        `targets` are the classes of the training films, in the order that `source` counts them.
-        """
-        self.plan, self.network, self.template = plan, network, template
-        self.source, self.folder, self.train_films = source, folder, len(targets)
+        self.plan, self.network, self.batches, self.run = plan, network, batches, run
         self.trained = freeze(network, plan)[1]
-        self.loss = nn.CrossEntropyLoss(
-            class_weights(targets, len(template.classes), plan.class_weight_power)
-        )
+        targets, classes = batches.targets, len(run.identity.classes)
+        self.train_films = len(targets)
+        self.loss = nn.CrossEntropyLoss(class_weights(targets, classes, plan.class_weight_power))
         self.optimizer = torch.optim.AdamW(
             self.trained.parameters(), lr=plan.lr, weight_decay=plan.weight_decay
         )
@@ -83,99 +78,86 @@ class Trainer:
         )
         self.progress = Progress()
 
-    @property
-    def best_path(self) -> Path:
-        return self.folder / f"best_{self.plan.backbone}.pt"
+    def resume_or_start(self) -> list[EpochScores]:
+        """Train to the last epoch, from the saved state where there is one.
 
-    @property
-    def last_path(self) -> Path:
-        return self.folder / "last.pt"
+        Returns one row per epoch; a resuming phase begins with epoch 0, the starting weights.
 
-    def restore(self, fingerprint: str) -> bool:
-        """Take up the run that left `last.pt`, if it was one with the same fingerprint."""
-        if not self.last_path.exists():
-            return False
-        state = checkpoints.load_state(self.last_path)
-        if state["fingerprint"] != fingerprint:
+        Raises:
+            JobError: the loss is not finite; the best checkpoint so far is kept.
+        """
+        if self._restore():
+            console.say(
+                f"continuing in epoch {self.progress.epoch}, batch {self.progress.step + 1}"
+            )
+        if self.plan.resume_from_checkpoint and not self.progress.history:
+            self._close_epoch(0, float("nan"), float("nan"))
+            self._save()
+        while self.progress.epoch <= self.plan.epochs:
+            self._run_epoch()
+        return self.progress.history
+
+    def _restore(self) -> bool:
+        state = self.run.load_state()
+        if state is None:
             return False
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress.restored(state["progress"])
         return True
 
-    def save(self, fingerprint: str) -> None:
-        """Write everything the next run needs to go on from here."""
-        checkpoints.save_state(
-            self.last_path,
+    def _save(self) -> None:
+        self.run.save_state(
             {
-                "fingerprint": fingerprint,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "progress": asdict(self.progress),
-            },
+            }
         )
 
-    def run(self, fingerprint: str) -> Progress:
-        """Train to the last epoch; `history` and `best_*.pt` are complete when this returns.
+    def _run_epoch(self) -> None:
+        progress, films = self.progress, self.train_films
+        with signals.defer_signals() as raise_if_stopped:
+            self._train_epoch(raise_if_stopped)
+        self._close_epoch(progress.epoch, progress.loss_sum / films, progress.correct / films)
+        self.schedule.step()
+        progress.begin_epoch(progress.epoch + 1)
+        self._save()
 
-        Raises:
-            JobError: the loss is not a number any more; the best checkpoint so far is kept.
-        """
-        progress = self.progress
-        if self.plan.resume_from_checkpoint and not progress.history:
-            self._close_epoch(0, float("nan"), float("nan"))
-            self.save(fingerprint)
-        while progress.epoch <= self.plan.epochs:
-            with signals.defer_signals() as raise_if_stopped:
-                self._train_epoch(fingerprint, raise_if_stopped)
-            films = self.train_films
-            self._close_epoch(progress.epoch, progress.loss_sum / films, progress.correct / films)
-            self.schedule.step()
-            progress.epoch += 1
-            progress.step, progress.loss_sum, progress.correct, progress.seconds = 0, 0.0, 0, 0.0
-            self.save(fingerprint)
-        return progress
-
-    def _train_epoch(self, fingerprint: str, raise_if_stopped: Callable[[], None]) -> None:
+    def _train_epoch(self, raise_if_stopped: Callable[[], None]) -> None:
         plan, progress = self.plan, self.progress
-        order = (
-            np.random.default_rng([plan.seed, progress.epoch])
-            .permutation(self.train_films)
-            .tolist()
-        )
-        starts = range(0, len(order), plan.batch_size)[progress.step :]
-        batches = self.source.train(
-            order[progress.step * plan.batch_size :], plan.batch_size, progress.epoch
-        )
+        generator = np.random.default_rng([plan.seed, progress.epoch])
+        order = generator.permutation(self.train_films).tolist()
+        remaining = order[progress.step * plan.batch_size :]
+        steps = -(-len(remaining) // plan.batch_size)
+        batches = self.batches.train(remaining, plan.batch_size, progress.epoch)
         self.trained.train()
         saved = time.monotonic()
-        began = time.monotonic() - progress.seconds
-        what = f"phase {plan.phase}, epoch {progress.epoch} of {plan.epochs}"
-        for features, targets in console.track(batches, what, len(starts)):
-            torch.manual_seed(
-                _seed_of(plan.seed, progress.epoch, progress.step)
-            )  # dropout, whatever came before
+        began = saved - progress.seconds
+        title = f"phase {plan.phase}, epoch {progress.epoch} of {plan.epochs}"
+        for features, targets in console.track(batches, title, steps):
+            # dropout depends on the batch alone, not on what was computed before
+            torch.manual_seed(_seed_of(plan.seed, progress.epoch, progress.step))
             loss, logits = self._step(features, targets)
             progress.step += 1
             progress.loss_sum += loss * len(targets)
             progress.correct += int((logits.argmax(1) == targets).sum())
             progress.seconds = time.monotonic() - began
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                self.save(fingerprint)
+                self._save()
                 saved = time.monotonic()
             try:
                 raise_if_stopped()
             except StoppedBySignal:
-                self.save(fingerprint)
+                self._save()
                 raise
-        self.save(fingerprint)
+        self._save()
 
     def _step(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        with torch.autocast(
-            "cpu", torch.bfloat16, enabled=self.plan.precision == "bf16"
-        ):  # weights and loss stay fp32
+        in_bf16 = self.batches.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):  # weights and loss stay fp32
             logits = self.trained(features).float()
         loss = self.loss(logits, targets)
         value = float(loss.detach())
@@ -187,66 +169,53 @@ class Trainer:
         return value, logits
 
     def _close_epoch(self, epoch: int, train_loss: float, train_accuracy: float) -> None:
-        """Score the validation films, add the history row, keep the weights when they are the best
-        so far.
-        """
+        """Score the validation films, keep the weights if they are the best so far, add the row."""
         val_loss, val_accuracy = self.validate()
         if not math.isfinite(val_loss):
             raise self._diverged(f"the validation loss became {val_loss}")
-        row = {
-            "epoch": epoch,
-            "lr": self.schedule.get_last_lr()[0] if epoch else 0.0,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "seconds": round(self.progress.seconds, 2),
-        }
-        so_far = self.progress.best
-        is_best = so_far is None or (val_accuracy, -val_loss) > (
-            so_far["val_accuracy"],
-            -so_far["val_loss"],
+        scores = EpochScores(
+            epoch=epoch,
+            lr=self.schedule.get_last_lr()[0] if epoch else 0.0,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=round(self.progress.seconds, 2),
         )
+        is_best = scores.is_better_than(self.progress.best)
         if is_best:
-            state = {
-                name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()
-            }
-            best = replace(
-                self.template,
-                epoch=epoch,
-                val_accuracy=val_accuracy,
-                val_loss=val_loss,
-                state=state,
-            )
-            checkpoints.save(self.best_path, best)
-            self.progress.best = row
-        self.progress.history.append(row)
-        write_csv(self.folder / "history.csv", list(row), self.progress.history)
+            self.run.save_best(scores, self.network.state_dict())
+            self.progress.best = scores
+        self.progress.history.append(scores)
+        self.run.write_history(self.progress.history)
+        self._say(scores, is_best)
+
+    def _say(self, scores: EpochScores, is_best: bool) -> None:
         trained = (
-            "as it came"
-            if epoch == 0
-            else f"train loss {train_loss:.4f}, accuracy {train_accuracy:.3f}"
+            f"train loss {scores.train_loss:.4f}, accuracy {scores.train_accuracy:.3f}"
+            if scores.epoch
+            else "starting weights"
         )
         console.say(
-            f"phase {self.plan.phase}, epoch {epoch} of {self.plan.epochs}: {trained} · val loss {val_loss:.4f}, "
-            f"accuracy {val_accuracy:.3f}{' (best)' if is_best else ''} · {self.progress.seconds:.0f} s"
+            f"phase {self.plan.phase}, epoch {scores.epoch} of {self.plan.epochs}: {trained} · "
+            f"val loss {scores.val_loss:.4f}, accuracy {scores.val_accuracy:.3f}"
+            f"{' (best)' if is_best else ''} · {scores.seconds:.0f} s"
         )
 
-    def _diverged(self, what: str) -> JobError:
-        kept = f"{self.best_path} is kept" if self.best_path.exists() else "no epoch was finished"
+    def _diverged(self, reason: str) -> JobError:
+        best = self.run.best_path
+        kept = f"{best} is kept" if best.exists() else "no epoch was finished"
         return JobError(
-            f"{what} of epoch {self.progress.epoch}: a learning rate of {self.plan.lr:g} is probably too high, "
-            f"try --lr {self.plan.lr / 10:g}. {kept}."
+            f"{reason} of epoch {self.progress.epoch}: the learning rate {self.plan.lr:g} is "
+            f"probably too high, try --lr {self.plan.lr / 10:g}. {kept}."
         )
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float]:
-        """Unweighted mean cross-entropy and accuracy over the validation films, without
-        augmentation.
-        """
+        """Unweighted mean cross-entropy and accuracy over the validation films."""
         self.network.eval()
         loss_sum, correct, films = 0.0, 0, 0
-        for features, targets in self.source.val():
+        for features, targets in self.batches.val():
             logits = self.trained(features)
             loss_sum += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
             correct += int((logits.argmax(1) == targets).sum())

@@ -1,9 +1,9 @@
-"""A map in processes of their own: a file that kills its decoder, hangs in it or eats all memory
-costs one result.
+"""An ordered map in worker processes: a file that crashes its decoder costs one result.
 
-Threads decode as fast (lib/workers/threads.py), but a crash in a C library takes the whole job with
-it. The worker processes are forked from a small server process that has imported nothing but the
-decoders, so they start in milliseconds and share no state with the job.
+The same holds for a decoder that hangs or uses up the memory. Threads decode as fast
+(lib/workers/threads.py), but a crash in a C library ends the whole process. Workers are forked from
+a small server process that has imported only the decoders: they start in milliseconds and share no
+state with the job.
 """
 
 import ctypes
@@ -33,19 +33,17 @@ Result = TypeVar("Result")
 MEMORY = (
     4 * 2**30
 )  # bytes of address space per worker; the largest film that is not refused takes half of it
-GRACE = 60.0  # seconds after which a pool that owes a result is taken for dead
-_ATTEMPTS = 5  # pools in a row that die without a result
+GRACE = 60.0  # seconds beyond the time limit after which a silent pool counts as dead
+_ATTEMPTS = 5  # consecutive pools that may die without a result
 _PR_SET_PDEATHSIG = 1
 # Bytes: sun_path holds 108 on Linux and 104 elsewhere, the zero at the end included.
 _LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
 
 def start_server(*modules: str) -> None:
-    """Start the process that workers are forked from and return at once: what follows need not wait
-    for it.
+    """Start the process that workers are forked from, without waiting for it.
 
-    `modules` are what its workers need besides the decoders; they cost no film its time. A server
-    that runs stays as it is.
+    It imports `modules` besides the decoders. A server that is already running is not changed.
     """
     _require_short_socket_path()
     _context().set_forkserver_preload(["lib.images.preload", *modules])
@@ -60,14 +58,13 @@ def map_isolated(
     seconds: float,
     lookahead: int | None = None,
 ) -> Iterator[Result]:
-    """`Isolated.map` with worker processes that end with it."""
+    """`Isolated.map` with worker processes of its own."""
     with Isolated(function, lost, processes, seconds) as isolated:
         yield from isolated.map(items, lookahead)
 
 
 class Isolated(Generic[Item, Result]):
-    """A function that runs in worker processes; they are kept from one `map` to the next. A context
-    manager.
+    """A function that runs in worker processes, which outlast a `map`. A context manager.
 
     `lost(item, reason)` is the result of an item whose worker crashed, was killed, or took longer
     than `seconds`. `function`, items and results must be picklable. A worker has `MEMORY` bytes of
@@ -94,10 +91,10 @@ class Isolated(Generic[Item, Result]):
             self._pool = None
 
     def map(self, items: Iterable[Item], lookahead: int | None = None) -> Iterator[Result]:
-        """`map(function, items)`, results in input order, at most `lookahead` (4 per process)
-        waiting.
+        """`map(function, items)`: results in input order, at most `lookahead` items in advance.
 
-        An exception of the function is raised where its result would have come.
+        The default is 4 per process. An exception of the function is raised in place of its
+        result.
 
         Raises:
             JobError: worker processes cannot be kept alive on this machine.
@@ -121,7 +118,8 @@ class Isolated(Generic[Item, Result]):
                     deaths += 1
                     if deaths == _ATTEMPTS:
                         raise JobError(
-                            f"the processes that read files do not stay alive: {error}. Is there memory left?"
+                            f"decoder processes keep dying ({error}); the machine may be out of "
+                            "memory"
                         ) from error
                     pool.stop()
                     pool = self._new_pool()
@@ -149,19 +147,19 @@ class _Pool(Generic[Item, Result]):
         self._pool = ProcessPool(processes, initializer=_confine, context=_context())
         self._function, self._seconds = function, seconds
         self._futures: deque[ProcessFuture[Result]] = deque()
-        self._refusal: Exception | None = None
+        self._schedule_error: Exception | None = None
 
     def ask(self, item: Item) -> None:
         try:
             self._futures.append(
                 self._pool.schedule(self._function, args=(item,), timeout=self._seconds)
             )
-        except RuntimeError as error:  # the pool has stopped; next_result says so
-            self._refusal = error
+        except RuntimeError as error:  # the pool has stopped; next_result raises
+            self._schedule_error = error
 
     def next_result(self, item: Item, lost: Callable[[Item, str], Result]) -> Result:
         if not self._futures:
-            raise _PoolDiedError(self._refusal)
+            raise _PoolDiedError(self._schedule_error)
         future = self._futures[0]
         if not wait([future], self._seconds + GRACE).done:
             raise _PoolDiedError("no answer")
@@ -223,6 +221,6 @@ def _confine() -> None:
 
 def _describe_end(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "reading it was killed, most likely for want of memory"
+        return "reading it was killed, most likely because memory ran out"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
     return f"reading it crashed the decoder ({name})"

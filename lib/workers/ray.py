@@ -1,84 +1,54 @@
-"""A function over many chunks of work on a Ray cluster: the one place that knows Ray.
+"""A parallel map over chunks of work on a Ray cluster.
 
-Ray Data moves chunks to a pool of actors, holds back what would not fit into memory, and repeats
-what a lost node had not finished. It cannot run behind ray://, so an actor on the head node runs
-it, and the job, wherever it is, asks that actor for results. They come in any order: the jobs know
-where each belongs.
+Ray Data moves chunks to a pool of actors, limits the memory in use, and repeats the work of lost
+nodes. It cannot run behind ray://, so an actor on the head node runs it, and the job asks that
+actor for results. Results come in any order.
 """
 
 import hashlib
 import logging
 import os
 import pickle
-import shutil
 import signal
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lib.run.errors import JobError, UsageError
 from lib.run.signals import defer_signals
+from lib.workers.ray_actors import Chunk, Function, Pipeline, Result
+from lib.workers.shipped import Shipped, digest_of, files_of
 
-Chunk = TypeVar("Chunk")
-Result = TypeVar("Result")
-Function = Callable[[Chunk], Result]
-
-AHEAD = 4  # answers of the head that are under way to the job
+AHEAD = 4  # results requested from the head node in advance
 CHUNKS_PER_MESSAGE = 256
 SECONDS_BETWEEN_SIGNALS = 0.5
-SECONDS_TO_JOIN = 60.0  # that the first node may take
-_HEAD = {"node:__internal_head__": 0.001}  # Ray's own mark of the head node
-Runtime = tuple[str, bool]  # library and kind of CPU; whether it computes in bfloat16
+SECONDS_TO_JOIN = 60.0  # how long to wait for the first node
+_HEAD = {"node:__internal_head__": 0.001}  # the resource that Ray gives the head node only
+Runtime = tuple[str, bool]  # library and kind of CPU; whether it has bfloat16
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node says of itself."""
+    """A node of the cluster, as it describes itself."""
 
     name: str
     cores: int
     program: str  # digest of this package there
-    setup: str  # library and kind of CPU: what the last bits of an answer may depend on
+    setup: str  # library and kind of CPU, which decide the last bits of a result
     has_bf16: bool
-    missing: tuple[str, ...]  # of the paths that it was asked for
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A flat folder that travels to the nodes once, by the digest of its content."""
-
-    digest: str
-    files: Any  # reference in Ray's object store to {name: bytes}
-
-    def unpack(self) -> Path:
-        """The folder on this node: whole, and shared by all of its processes."""
-        import ray
-
-        folder = Path(tempfile.gettempdir()) / f"cxr-{self.digest[:24]}"
-        if folder.is_dir() and _digest_of(_files_of(folder)) != self.digest:
-            shutil.rmtree(folder)
-        if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-"))
-            for name, content in ray.get(self.files).items():
-                (partial / name).write_bytes(content)
-            try:
-                os.rename(partial, folder)
-            except OSError:  # another process of this node was faster
-                shutil.rmtree(partial)
-        return folder
+    missing: tuple[str, ...]  # required paths that it does not see
 
 
 def check_address(address: str) -> None:
-    """Refuse what is no address of a cluster. Empty means none.
+    """Check the form of a cluster's address. Empty means no cluster.
 
     Raises:
-        UsageError: it is neither "auto" nor begins with ray://.
+        UsageError: neither "auto" nor ray://….
     """
     if address not in ("", "auto") and not address.startswith("ray://"):
         raise UsageError(
@@ -92,7 +62,7 @@ class Cluster:
     def __init__(self, address: str, cores: int = 1) -> None:
         """`address` is "auto" on a machine of the cluster, or ray://HEAD:10001 from anywhere.
 
-        Each worker process gets `cores`; one suits work that shares nothing.
+        `cores` is the number of cores of each worker process.
 
         Raises:
             JobError: Ray is not installed here, or no cluster answers.
@@ -107,9 +77,9 @@ class Cluster:
                 "(docker compose --profile cluster build), or install requirements-ray.lock."
             ) from error
         ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        with _explained(address):
+        with _ray_errors(address):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        for number, handler in ours.items():  # Ray's own would end the job without a word
+        for number, handler in ours.items():  # Ray's handlers would end the job silently
             signal.signal(number, handler)
 
     def __enter__(self) -> "Cluster":
@@ -118,65 +88,71 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        with suppress(Exception):  # a cluster that is gone cannot be left politely
+        with suppress(Exception):  # the cluster may be gone
             ray.shutdown()
 
     def nodes(self, runtime_of: Callable[[], Runtime], paths: Sequence[Path] = ()) -> list[Node]:
-        """The nodes that compute. `runtime_of` is called and `paths` are looked for on each.
+        """The nodes that have a CPU. On each, `runtime_of` is called and `paths` are checked.
 
         Raises:
-            JobError: there are none, none has the cores of a worker process, or one of them runs
-                another version of this program or does not see a path.
+            JobError: no node, none with enough cores for a worker process, or one that runs another
+                version of this program or does not see a path.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-        with _explained(self.address):
+        with _ray_errors(self.address):
             alive = _computing_nodes()
             deadline = time.monotonic() + SECONDS_TO_JOIN
             while not alive and time.monotonic() < deadline:
                 time.sleep(1)
                 alive = _computing_nodes()
             look = ray.remote(num_cpus=0, max_retries=0)(_look_around)
-            asked = [
+            reports = [
                 look.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(
                     int(node["Resources"]["CPU"]), list(paths), runtime_of
                 )
                 for node in alive
             ]
-            found: list[Node] = ray.get(asked, timeout=300)
-        if not found:
+            nodes: list[Node] = ray.get(reports, timeout=300)
+        self._require_fit(nodes)
+        return nodes
+
+    def _require_fit(self, nodes: Sequence[Node]) -> None:
+        if not nodes:
             raise JobError(
-                f"the cluster at {self.address} has no node with a CPU: start workers, then run again."
+                f"the cluster at {self.address} has no node with a CPU: start workers, then run "
+                "again."
             )
-        if not self.workers(found):
-            largest = max(node.cores for node in found)
+        if not self.workers(nodes):
+            largest = max(node.cores for node in nodes)
             raise JobError(
-                f"--cpus {self.cores}: no node of the cluster has so many cores, the largest has {largest}."
+                f"--cpus {self.cores}: no node of the cluster has that many cores, the largest has "
+                f"{largest}."
             )
-        for node in found:
+        for node in nodes:
             if node.program != program_digest():
                 raise JobError(
-                    f"{node.name} runs another version of this program: start every node from the same image."
+                    f"{node.name} runs another version of this program: start every node from the "
+                    "same image."
                 )
             if node.missing:
                 raise JobError(
-                    f"{node.name} does not see {', '.join(node.missing)}: mount it there under the same path, or read from a "
-                    "bucket (s3://…)."
+                    f"{node.name} does not see {', '.join(node.missing)}: mount it there under the "
+                    "same path, or read from a bucket (s3://…)."
                 )
-        return found
 
     def workers(self, nodes: Iterable[Node]) -> int:
-        """Worker processes that these nodes have room for."""
+        """The number of worker processes that fit on these nodes."""
         return sum(node.cores // self.cores for node in nodes)
 
     def ship(self, folder: Path) -> Shipped:
-        """Offer the files of a flat folder to every node."""
+        """Put the files of a flat folder into the object store, for every node."""
         import ray
 
-        files = _files_of(folder)
-        with _explained(self.address):
-            return Shipped(_digest_of(files), ray.put(files))
+        files = files_of(folder)
+        with _ray_errors(self.address):
+            return Shipped(digest_of(files), ray.put(files))
 
     def map(
         self, make: Callable[[], Function[Chunk, Result]], chunks: Iterable[Chunk]
@@ -190,13 +166,13 @@ class Cluster:
         """
         import ray
 
-        with _explained(self.address), defer_signals() as raise_if_stopped:
-            pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(_Pipeline).remote(
+        with _ray_errors(self.address), defer_signals() as raise_if_stopped:
+            pipeline = ray.remote(num_cpus=0, resources=_HEAD, max_concurrency=1)(Pipeline).remote(
                 make, self.cores
             )
 
             def wait_for(reference: Any) -> Any:
-                """Its value. A signal that came in the middle of Ray's own code would confuse it."""
+                """Its value. Signals are raised here only: they would break Ray's own code."""
                 while not ray.wait([reference], timeout=SECONDS_BETWEEN_SIGNALS)[0]:
                     raise_if_stopped()
                 raise_if_stopped()
@@ -208,9 +184,9 @@ class Cluster:
                 ):
                     wait_for(pipeline.add.remote(message))
                 waiting = deque(pipeline.next.remote() for _ in range(AHEAD))
-                while (answer := wait_for(waiting.popleft())) is not None:
+                while (message := wait_for(waiting.popleft())) is not None:
                     waiting.append(pipeline.next.remote())
-                    result = pickle.loads(answer)  # noqa: S301  # our own workers wrote it
+                    result = pickle.loads(message)  # noqa: S301  # written by our own workers
                     if isinstance(result, JobError):
                         raise result
                     yield result
@@ -219,88 +195,21 @@ class Cluster:
                     ray.kill(pipeline)
 
 
-class _Pipeline:
-    """An actor on the head node: runs Ray Data over the chunks that it was given."""
-
-    def __init__(self, make: Callable[[], Function[Any, Any]], cores: int) -> None:
-        self._make, self._cores = make, cores
-        self._blocks: list[Any] = []
-        self._results: Iterator[bytes] | None = None
-
-    def add(self, chunks: list[bytes]) -> None:
-        import pyarrow as pa
-
-        self._blocks += [pa.table({"chunk": pa.array([chunk], pa.binary())}) for chunk in chunks]
-
-    def next(self) -> bytes | None:
-        """The next result, None after the last."""
-        self._results = self._results or self._run()
-        return next(self._results, None)
-
-    def _run(self) -> Iterator[bytes]:
-        import ray.data
-
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.enable_operator_progress_bars = False
-        data = ray.data.from_arrow(self._blocks)
-        self._blocks = []
-        capacity = int(ray.cluster_resources().get("CPU", 1)) // self._cores
-        pool = ray.data.ActorPoolStrategy(
-            min_size=1, initial_size=max(capacity, 1)
-        )  # Ray may add more
-        answers = data.map_batches(
-            _Worker,
-            fn_constructor_args=(self._make,),
-            compute=pool,
-            num_cpus=self._cores,
-            batch_size=None,
-            batch_format="pyarrow",
-        )
-        for batch in answers.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=1
-        ):
-            yield from batch.column("result").to_pylist()
-
-
-class _Worker:
-    """One process of the pool. What it makes, it makes at the first chunk: an error is then a
-    result like any other.
-    """
-
-    def __init__(self, make: Callable[[], Function[Any, Any]]) -> None:
-        self._make = make
-        self._function: Function[Any, Any] | None = None
-
-    def __call__(self, batch: Any) -> Any:
-        import pyarrow as pa
-
-        results = [pickle.dumps(self._answer(chunk)) for chunk in batch.column("chunk").to_pylist()]
-        return pa.table({"result": pa.array(results, pa.large_binary())})
-
-    def _answer(self, chunk: bytes) -> Any:
-        try:
-            self._function = self._function or self._make()
-            return self._function(pickle.loads(chunk))  # noqa: S301  # the job wrote it
-        except JobError as error:
-            return error
-
-
 def batched(items: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     """Lists of `size` items, the last one shorter."""
     source = iter(items)
-    while found := list(islice(source, size)):
-        yield found
+    while batch := list(islice(source, size)):
+        yield batch
 
 
 def chunks_of(count: int, workers: int, largest: int) -> list[range]:
-    """`range(count)` in pieces of `largest` at most, small enough that every worker gets several."""
+    """`range(count)` in chunks of at most `largest`, about eight per worker."""
     size = max(1, min(largest, count // (8 * workers)))
     return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
 def program_digest() -> str:
-    """Of the sources of this package: two machines with the same one run the same program."""
+    """SHA-256 of the sources of this package: the same on machines that run the same program."""
     package = Path(__file__).parents[1]
     names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
     sources = (name.encode() + b"\0" + (package / name).read_bytes() for name in names)
@@ -326,20 +235,9 @@ def _computing_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-def _files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _digest_of(files: Mapping[str, bytes]) -> str:
-    digests = "".join(
-        f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in sorted(files.items())
-    )
-    return hashlib.sha256(digests.encode()).hexdigest()
-
-
 @contextmanager
-def _explained(address: str) -> Iterator[None]:
-    """Ray's many errors become one kind."""
+def _ray_errors(address: str) -> Iterator[None]:
+    """Map Ray's errors to JobError."""
     import ray
 
     try:
@@ -347,7 +245,8 @@ def _explained(address: str) -> Iterator[None]:
     except JobError:
         raise
     except (ray.exceptions.RayError, ConnectionError, TimeoutError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1][:300]
         raise JobError(
-            f"the cluster at {address} failed or was lost: {str(error).strip().splitlines()[-1][:300]}. What was "
-            "finished is kept; the same command takes it up again."
+            f"the cluster at {address} failed or was lost: {reason}. Finished work is kept; the "
+            "same command continues it."
         ) from error

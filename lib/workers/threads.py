@@ -1,6 +1,4 @@
-"""A parallel map that keeps order and never runs ahead of its reader, so memory does not grow with
-the input.
-"""
+"""An ordered parallel map on threads, with a bounded lookahead."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +15,11 @@ def map_ordered(
     threads: int,
     lookahead: int | None = None,
 ) -> Iterator[Result]:
-    """`map(function, items)` on threads, results in input order, at most `lookahead` (default 4 per
-    thread) waiting.
+    """`map(function, items)` on threads: results in input order, at most `lookahead` in advance.
 
-    Threads suffice because image decoding, resizing and hashing release Python's lock. The first
-    exception of `function` is raised where its result would have come; what had not begun by then
-    is cancelled.
+    The default is 4 per thread. Image decoding, resizing and hashing release the interpreter lock.
+    An exception of `function` is raised in place of its result; work that has not begun is
+    cancelled.
     """
     ahead = lookahead or 4 * threads
     waiting: deque[Future[Result]] = deque()

@@ -82,7 +82,7 @@ def at_least(
     goal: float,
     inverse: bool = False,
 ) -> Row:
-    """A row whose ratio has to reach `goal`: ours / theirs, or theirs / ours for times (`inverse`)."""
+    """A row whose ratio must reach `goal`: ours / theirs; for times (`inverse`) theirs / ours."""
     a, b = median(ours), median(theirs)
     ratio = b / a if inverse else a / b
     return Row(
@@ -185,7 +185,8 @@ class Bench:
     def macro_f1(self, data: Path, runs: Path) -> float:
         """Of the model that a training left."""
         self.job("evaluate", "--data_dir", data, "--runs_dir", runs)
-        score: float = json.loads((runs / "evaluation" / "metrics.json").read_text())["macro_f1"]
+        metrics = json.loads((runs / "evaluation" / "metrics.json").read_text())
+        score: float = metrics["scores"]["macro_f1"]["value"]
         return score
 
     def training(self) -> Iterable[Row]:
@@ -231,7 +232,7 @@ class Bench:
         )
 
     def prediction(self) -> Iterable[Row]:
-        """Films per second by format: against the plain loop, timm's way, and decoding plus model."""
+        """Films per second by format: against the plain loop, timm's script, decoding plus model."""
         count = self.size.predicted_films
         checkpoint = self.runs / "best_efficientnet_lite0.pt"
         goals = {"large JPEG": 12, "1024 px PNG": 8, "256 px PNG": 14}
@@ -292,7 +293,8 @@ class Bench:
         film = next((self.data / "test").rglob("*.*"))
         bare = "import torch, torchvision"
         if subprocess.run([sys.executable, "-c", bare], capture_output=True).returncode:
-            bare = "from lib.network.torchvision import torchvision"  # the bare import dies here (see there)
+            # The bare import fails beside a CPU build of torch: see the module.
+            bare = "from lib.network.torchvision import torchvision"
         ours, theirs = [], []
         for _ in range(self.size.cold_starts):
             ours.append(

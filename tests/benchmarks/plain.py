@@ -1,8 +1,10 @@
 """What a tutorial would write: ImageFolder, DataLoader with two workers, eager PyTorch, same recipe
 and films as the jobs.
 
-python -m tests.benchmarks.plain train --data DIR --out FILE.json [--seed 0] [--epochs_a 5] [--epochs_b 8]
-python -m tests.benchmarks.plain predict --data FOLDER --checkpoint FILE.pt --out FILE.json [--way plain|timm]
+python -m tests.benchmarks.plain train --data DIR --out FILE.json [--seed 0]
+    [--epochs_a 5] [--epochs_b 8]
+python -m tests.benchmarks.plain predict --data FOLDER --checkpoint FILE.pt --out FILE.json
+    [--way plain|timm]
 """
 
 import json

@@ -23,15 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lib.prediction.classify import FILMS_PER_CHUNK
+from lib.prediction.rows import Row, RowSchema
 from lib.storage.journal import Journal
 from lib.storage.stamp import Stamp
 from lib.storage.tables import table_of
 from lib.workers.ray import Cluster
 
 PROJECT = Path(__file__).resolve().parents[2]
-CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
-COLUMNS = ["path", "prediction", "confidence", *(f"prob_{name}" for name in CLASSES)]
-COLUMNS += ["needs_review", "reasons", "outside_lungs", "error", "model"]
+SCHEMA = RowSchema(("NORMAL", "PNEUMONIA", "TUBERCULOSIS"))
 Measured = dict[str, float]
 
 
@@ -40,23 +39,21 @@ def name_of(number: int) -> str:
     return f"archive/{number // 1000:06}/1.2.826.0.1.{number:012}.dcm"
 
 
+def row_named(name: str) -> Row:
+    """A row of the usual length."""
+    shares = (0.987654, 0.006173, 0.006173)
+    return Row(name, "m@0123456789ab", "NORMAL", shares[0], shares, False, (), 0.123)
+
+
 def journal(films: int) -> Measured:
     """The job's part in this process: names, a journal row per film, the table."""
     names = [name_of(number) for number in range(films)]
-    row = {
-        "prediction": "NORMAL",
-        "confidence": "0.987654",
-        "needs_review": False,
-        "outside_lungs": "0.123",
-        "model": "m@0123456789ab",
-    }
-    row |= {f"prob_{name}": "0.333333" for name in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with Journal(table_of(Path(folder) / "x.csv", COLUMNS), names, {}) as table:
+        with Journal(table_of(Path(folder) / "x.csv", SCHEMA.columns), names, {}) as table:
             table.open(True, lambda *_: True)
             for number, name in enumerate(names):
-                table.add(number, Stamp(1, 1), row | {"path": name})
+                table.add(number, Stamp(1, 1), SCHEMA.record(row_named(name)))
             added = time.perf_counter()
             table.publish()
         ended = time.perf_counter()
@@ -70,8 +67,8 @@ class Nothing:
 
     def __call__(
         self,
-    ) -> Callable[[Sequence[tuple[int, str, None]]], list[tuple[int, dict[str, str]]]]:
-        row = dict.fromkeys(COLUMNS, "0.333333")
+    ) -> Callable[[Sequence[tuple[int, str, None]]], list[tuple[int, Row]]]:
+        row = row_named(name_of(0))
         return lambda films: [(number, row) for number, _, _ in films]
 
 
@@ -166,11 +163,10 @@ def report(
     Console(width=170).print(grid)
     need = nodes * cores * rate
     print(
-        f"{nodes} nodes of {cores} cores answer {need:,.0f} films/s, {need / FILMS_PER_CHUNK:.0f} chunks/s"
+        f"{nodes} nodes of {cores} cores classify {need:,.0f} films/s, "
+        f"{need / FILMS_PER_CHUNK:.0f} chunks/s"
     )
-    print(
-        f"{films:,} films take them {films / need / 60:.1f} minutes, where nothing else is the limit"
-    )
+    print(f"{films:,} films take {films / need / 60:.1f} minutes if nothing else is the limit")
     for part, limit in (
         ("journal", films / foretold["journal", "seconds"]),
         ("pipeline", films / foretold["pipeline", "seconds"]),

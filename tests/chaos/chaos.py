@@ -280,7 +280,8 @@ def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
             found.rows + len(set(expected) & set(seen)),
         )
         console.say(
-            f"round {number}: {found.injected.total()} faults so far, {len(found.differences)} differences"
+            f"round {number}: {found.injected.total()} faults so far, "
+            f"{len(found.differences)} differences"
         )
     console.table("faults injected", ("fault", "times"), sorted(found.injected.items()))
     console.say(
@@ -408,7 +409,8 @@ def long(films: int = 100_000, seconds: float = 8.0, seed: int = 0, folder: str 
     is_equal = table.read_bytes() == (parent / "disturbed.csv").read_bytes()
     console.say(f"{films} files, {kills} kills, {disturbed:.0f} s; undisturbed {calm:.0f} s")
     console.say(
-        f"rows expected {films}, found {len(rows)}, tables {'equal' if is_equal else 'differ'}: {parent}"
+        f"rows expected {films}, found {len(rows)}, "
+        f"tables {'equal' if is_equal else 'differ'}: {parent}"
     )
     sys.exit(0 if is_equal and len(rows) == films else 1)
 

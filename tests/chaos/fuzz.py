@@ -19,7 +19,7 @@ from pathlib import Path
 
 import fire
 
-from lib.images.decode import MAX_PIXELS
+from lib.images.files import MAX_PIXELS
 from lib.images.measure import measure
 from lib.images.reader import Reader
 from lib.run import console

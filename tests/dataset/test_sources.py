@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lib.dataset import sources
-from lib.dataset.sources import FOLDER, Dataset, Source, locate, scan, source_and_patient
+from lib.dataset.collections import source_and_patient
+from lib.dataset.sources import FOLDER, Dataset, Source, locate, scan
 from lib.run.errors import JobError, UsageError
 
 
@@ -18,7 +19,7 @@ def _source(root: Path, *files: str, dataset: Dataset = FOLDER) -> Source:
 
 
 def _labels(source: Source, *classes: str) -> dict[str, str]:
-    return {film.origin: film.label for film in scan(source, classes)[0]}
+    return {film.origin: film.label for film in scan(source, classes).films}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_splits_of_the_source_are_merged(tmp_path: Path) -> None:
 
 
 def test_files_outside_class_folders_are_reported(tmp_path: Path) -> None:
-    _, outside = scan(_source(tmp_path, "README.md", "normal/a.png", "tb/b.png"))
-    assert outside == ["README.md"]
+    found = scan(_source(tmp_path, "README.md", "normal/a.png", "tb/b.png"))
+    assert found.outside == ["README.md"]
 
 
 def test_named_classes_are_taken_and_all_others_left(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_without_network_the_newest_complete_cached_version_is_used(
     source = locate("kaggle", tmp_path, 30, 0, 1)
     assert source.root == newest
     assert "cached copy" in capsys.readouterr().err
-    assert {film.label for film in scan(source)[0]} == {"NORMAL", "PNEUMONIA", "TUBERCULOSIS"}
+    assert {film.label for film in scan(source).films} == {"NORMAL", "PNEUMONIA", "TUBERCULOSIS"}
 
 
 def test_a_named_cached_version_needs_no_network(
@@ -179,3 +180,81 @@ def test_without_network_and_cache_the_refusal_names_the_ways_around(
         assert way in str(refusal.value)
     assert "s3cr3t" not in str(refusal.value)
     os.environ.pop("KAGGLEHUB_CACHE", None)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "normal/masks/a.png",
+        "normal/mask/a.png",
+        "normal/lung masks/a.png",
+        "normal/infection masks/a.png",
+        "normal/infection_masks/a.png",
+        "ManualMask/leftMask/normal/a.png",
+        "normal/a_mask.png",
+        "normal/a-mask.png",
+        "masks/normal/a.png",
+    ],
+)
+def test_masks_are_no_films_and_are_named(tmp_path: Path, mask: str) -> None:
+    found = scan(_source(tmp_path, "normal/images/a.png", "tb/images/b.png", mask))
+    assert found.masks == [mask]
+    assert [film.origin for film in found.films] == ["normal/images/a.png", "tb/images/b.png"]
+
+
+def test_names_that_merely_hold_the_word_mask_are_films(tmp_path: Path) -> None:
+    names = ("normal/damask.png", "normal/unmasked.png", "tb/masked-faces/a.png")
+    assert scan(_source(tmp_path, *names)).masks == []
+
+
+SUBTYPES = ("Viral Pneumonia/a.png", "Bacterial Pneumonia/b.png", "Normal/c.png")
+
+
+def test_folders_that_are_merged_are_named(tmp_path: Path) -> None:
+    found = scan(_source(tmp_path, *SUBTYPES))
+    assert found.classes == ["NORMAL", "PNEUMONIA"]
+    assert found.merged == {"PNEUMONIA": ["Bacterial Pneumonia", "Viral Pneumonia"]}
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (
+            ("Viral Pneumonia", "Bacterial Pneumonia", "Normal"),
+            {"VIRAL_PNEUMONIA", "BACTERIAL_PNEUMONIA", "NORMAL"},
+        ),
+        (("viral_pneumonia", "normal"), {"VIRAL_PNEUMONIA", "NORMAL"}),
+        (("pneumonia", "normal"), {"PNEUMONIA", "NORMAL"}),  # no such folder: its aliases
+    ],
+)
+def test_classes_mean_the_folders_as_they_are_named(
+    tmp_path: Path, classes: tuple[str, ...], expected: set[str]
+) -> None:
+    found = scan(_source(tmp_path, *SUBTYPES), classes)
+    assert set(found.classes) == expected
+    assert bool(found.merged) == ("PNEUMONIA" in expected)
+
+
+def test_two_synonyms_that_are_named_stay_two_classes(tmp_path: Path) -> None:
+    source = _source(tmp_path, "healthy/a.png", "normal/b.png")
+    assert set(_labels(source, "healthy", "normal").values()) == {"HEALTHY", "NORMAL"}
+
+
+def test_class_folders_that_are_links_are_followed_on_request(tmp_path: Path) -> None:
+    _source(tmp_path / "real", "a/1.png", "b/2.png")
+    source = _source(tmp_path / "set", "README.md")
+    (tmp_path / "set/normal").symlink_to(tmp_path / "real/a")
+    (tmp_path / "set/tb").symlink_to(tmp_path / "real/b")
+    with pytest.raises(JobError, match="--follow_links"):
+        scan(source)
+    found = scan(source, follow_links=True)
+    assert {film.origin: film.label for film in found.films} == {
+        "normal/1.png": "NORMAL",
+        "tb/2.png": "TUBERCULOSIS",
+    }
+
+
+def test_an_archive_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    (tmp_path / "films.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UsageError, match=r"unzip .*films\.zip -d"):
+        locate(f"folder:{tmp_path / 'films.zip'}", tmp_path, 30, 0, 1)

@@ -1,14 +1,16 @@
 """Contradictions, groups and the draw."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lib.dataset import split
+from lib.dataset import contradictions, duplicates, split
 from lib.dataset.manifest import FilmRecord
+from lib.dataset.patients import patients
 from lib.images.measure import dhash, measure
 from lib.run.errors import JobError, UsageError
 from tests.conftest import film
@@ -50,12 +52,14 @@ TWINS = [
 
 def test_contradictions_are_equal_bytes_under_two_labels() -> None:
     same_label = _record("A/5", "z")
-    found = split.find_contradictions([*TWINS, same_label])
+    found = contradictions.find_contradictions([*TWINS, same_label])
     assert [contradiction.labels for contradiction in found] == [("A", "B"), ("B", "C")]
 
 
 def test_the_ceiling_counts_what_no_classifier_can_get_right() -> None:
-    assert split.accuracy_ceiling(TWINS, split.find_contradictions(TWINS)) == pytest.approx(4 / 6)
+    assert contradictions.accuracy_ceiling(
+        TWINS, contradictions.find_contradictions(TWINS)
+    ) == pytest.approx(4 / 6)
 
 
 @pytest.mark.parametrize(
@@ -67,18 +71,21 @@ def test_the_ceiling_counts_what_no_classifier_can_get_right() -> None:
     ],
 )
 def test_policies(policy: str, excluded: list[str]) -> None:
-    assert sorted(split.apply_policy(split.find_contradictions(TWINS), policy)) == excluded
+    assert (
+        sorted(contradictions.apply_policy(contradictions.find_contradictions(TWINS), policy))
+        == excluded
+    )
 
 
 def test_policy_fail_stops_and_names_a_film() -> None:
     with pytest.raises(JobError, match="A/1 and B/1"):
-        split.apply_policy(split.find_contradictions(TWINS), "fail")
+        contradictions.apply_policy(contradictions.find_contradictions(TWINS), "fail")
 
 
 @pytest.mark.parametrize("policy", ["keep:X", "keep", "kep:A", ""])
 def test_an_impossible_policy_is_wrong_usage(policy: str) -> None:
     with pytest.raises(UsageError):
-        split.check_policy(policy, ["A", "B"])
+        contradictions.check_policy(policy, ["A", "B"])
 
 
 def test_a_film_is_a_near_duplicate_of_its_export_and_of_no_other_film(tmp_path: Path) -> None:
@@ -89,7 +96,7 @@ def test_a_film_is_a_near_duplicate_of_its_export_and_of_no_other_film(tmp_path:
             tmp_path / "bright.jpg", quality=85
         )
     paths = [*films, tmp_path / "small.jpg", tmp_path / "bright.jpg"]
-    pairs = split.near_duplicates([measure(path).dhash for path in paths]).tolist()
+    pairs = duplicates.near_duplicates([measure(path).dhash for path in paths]).tolist()
     assert pairs == [[0, 12], [0, 13], [12, 13]]
 
 
@@ -97,7 +104,7 @@ def test_near_duplicates_are_found_across_the_blocks_of_the_search() -> None:
     rng = np.random.default_rng(0)
     hashes = [rng.bytes(32).hex() for _ in range(700)]
     hashes[690] = hashes[3]
-    assert split.near_duplicates(hashes).tolist() == [[3, 690]]
+    assert duplicates.near_duplicates(hashes).tolist() == [[3, 690]]
 
 
 def test_groups_join_persons_bytes_and_near_duplicates_by_way_of_third_films() -> None:
@@ -108,7 +115,7 @@ def test_groups_join_persons_bytes_and_near_duplicates_by_way_of_third_films() -
         _record("B/4", "s4", "", seed=3),  # looks like 3
         _record("B/5", "s5", "p2", seed=5),
     ]
-    pairs = split.near_duplicates([film.dhash for film in films])
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
     assert split.group_films(films, [film.patient for film in films], pairs) == [
         "A/1",
         "A/1",
@@ -120,14 +127,14 @@ def test_groups_join_persons_bytes_and_near_duplicates_by_way_of_third_films() -
 
 def test_a_regex_names_the_person() -> None:
     films = [_record("A/scan-7-1.png"), _record("A/scan-7-2.png"), _record("A/other.png")]
-    assert split.patients(films, r"scan-(\d+)") == ["7", "7", ""]
-    assert split.patients(films, "none") == ["", "", ""]
+    assert patients(films, r"scan-(\d+)") == ["7", "7", ""]
+    assert patients(films, "none") == ["", "", ""]
 
 
 @pytest.mark.parametrize("pattern", ["(", "patient_[0-9]", ""])
 def test_a_regex_that_is_broken_or_matches_nothing_is_wrong_usage(pattern: str) -> None:
     with pytest.raises(UsageError, match="--group_by"):
-        split.patients([_record("A/1.png")], pattern)
+        patients([_record("A/1.png")], pattern)
 
 
 def _population(seed: int) -> tuple[list[str], list[str]]:
@@ -188,4 +195,29 @@ def test_dhash_is_blind_to_size_and_exposure() -> None:
     image = Image.effect_mandelbrot((300, 300), (-2, -1.5, 1, 1.5), 50).convert("L")
     first = dhash(image)
     second = dhash(Image.eval(image.resize((700, 700)), lambda value: int(value * 0.8)))
-    assert (int(first, 16) ^ int(second, 16)).bit_count() <= split.NEAR_DUPLICATE_BITS
+    assert (int(first, 16) ^ int(second, 16)).bit_count() <= duplicates.NEAR_DUPLICATE_BITS
+
+
+def _near(path: str, sha256: str, contrast: float = 40.0) -> FilmRecord:
+    return replace(_record(path, sha256, seed=7), contrast=contrast)
+
+
+def test_the_same_film_in_other_bytes_under_two_labels_is_a_contradiction_by_content() -> None:
+    films = [_near("A/1024", "x"), _near("B/256", "y"), _near("A/again", "z"), _record("B/other")]
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
+    by_content = contradictions.find_content_contradictions(films, pairs)
+    assert [[film.path for film in c.films] for c in by_content] == [
+        ["A/1024", "B/256"],
+        ["B/256", "A/again"],
+    ]
+    assert contradictions.find_contradictions(films) == []
+    assert contradictions.apply_policy(by_content, "keep:A") == {
+        "B/256": "contradiction: the same film in other bytes lies under A"
+    }
+    assert contradictions.count_labels(by_content) == {"A / B": 2}
+
+
+def test_blank_films_and_equal_bytes_are_no_contradictions_by_content() -> None:
+    films = [_near("A/1", "x", 1.0), _near("B/1", "y", 1.0), _near("A/2", "z"), _near("B/2", "z")]
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
+    assert contradictions.find_content_contradictions(films, pairs) == []

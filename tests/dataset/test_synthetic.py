@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from lib.dataset import synthetic
-from lib.dataset.split import near_duplicates
+from lib.dataset.duplicates import near_duplicates
 from lib.images.decode import read_grey
 from lib.run.errors import UnreadableFilmError
 from lib.storage.atomic import sha256_of

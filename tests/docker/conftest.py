@@ -97,7 +97,10 @@ class Compose:
 
 @pytest.fixture(scope="session")
 def compose(
-    engine: None, docker_services: object, docker_compose_file: str, docker_compose_project_name: str,
+    engine: None,
+    docker_services: object,
+    docker_compose_file: str,
+    docker_compose_project_name: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Compose]:  # fmt: skip
     folder = tmp_path_factory.mktemp("containers")

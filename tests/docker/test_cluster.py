@@ -224,8 +224,9 @@ def test_nodes_have_no_rights_and_no_way_out(nodes: Nodes) -> None:
         assert "CapEff:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
         assert not writable
+    label = f"com.docker.compose.project={nodes.compose.command[-1]}"
     network = subprocess.run(
-        ["docker", "network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={nodes.compose.command[-1]}"],
+        ["docker", "network", "ls", "--quiet", "--filter", f"label={label}"],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     inspected = json.loads(

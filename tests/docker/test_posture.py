@@ -18,7 +18,10 @@ from tests.run.test_logs import lines_of
 pytestmark = pytest.mark.engine
 __all__ = ["chain"]  # the fixture
 
-HUNGRY = "kept = []\nwhile len(kept) < 40: kept.append(bytearray(b'x' * 16_000_000))\nprint('had', len(kept))"
+HUNGRY = (
+    "kept = []\nwhile len(kept) < 40: kept.append(bytearray(b'x' * 16_000_000))\n"
+    "print('had', len(kept))"
+)
 KEY = "pl4nted-k3y-of-kaggle"
 
 
@@ -82,7 +85,8 @@ def test_a_lock_held_in_another_container_ends_with_75_and_dies_with_it(
     chain: Compose, outbox: Path, tmp_path: Path
 ) -> None:
     film(tmp_path / "inbox/a.png")
-    hold = "import pathlib, time; from lib.storage import atomic\nwith atomic.lock(pathlib.Path('/output'), 'x', name='.x.csv.lock'):\n"
+    hold = "import pathlib, time; from lib.storage import atomic\n"
+    hold += "with atomic.lock(pathlib.Path('/output'), 'x', name='.x.csv.lock'):\n"
     hold += " pathlib.Path('/output/held').touch(); time.sleep(300)"
     name = "cxr-jobs-lock-test"
     words = (
@@ -173,7 +177,8 @@ def test_a_planted_key_is_in_no_image_log_or_result(chain: Compose, tmp_path: Pa
 def test_the_films_are_mounted_read_only(chain: Compose, tmp_path: Path) -> None:
     film(tmp_path / "inbox/a.png")
     (tmp_path / "inbox").chmod(0o777)
-    probe = "try: open('/input/x', 'w'); print('written')\nexcept OSError as error: print(error.strerror)"
+    probe = "try: open('/input/x', 'w'); print('written')\n"
+    probe += "except OSError as error: print(error.strerror)"
     done = chain.run(
         "-v",
         f"{tmp_path / 'inbox'}:/input:ro",

@@ -34,7 +34,7 @@ def chain(compose: Compose) -> Compose:
 
 def test_the_chain_leaves_its_results(chain: Compose) -> None:
     scores = json.loads((chain.folder / "runs/evaluation/metrics.json").read_text())
-    assert scores["phase"] == "b"
+    assert scores["model"]["phase"] == "b"
     assert (chain.folder / "runs/evaluation/overview.png").stat().st_size > 10_000
 
 

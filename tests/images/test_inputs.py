@@ -186,15 +186,15 @@ def test_a_bucket_gives_the_bytes_that_a_folder_gives(
 
 
 def test_a_place_lists_the_names_of_a_folder(inbox: Path) -> None:
-    folder, listed = inputs.place_of(str(inbox), []), inputs.place_of("s3://films/in", [])
+    folder, listed = inputs.inputs_of(str(inbox), []), inputs.inputs_of("s3://films/in", [])
     assert (list(listed.names), listed.passed_over) == (list(folder.names), folder.passed_over)
     assert all(listed.stamp(name).size == folder.stamp(name).size for name in folder.names)
     assert all(abs(listed.stamp(name).mtime_ns / 1e9 - time.time()) < 600 for name in listed.names)
     assert [listed.sha256(name) for name in ODD[1:3]] == [folder.sha256(name) for name in ODD[1:3]]
-    assert set(inputs.place_of("s3://films", []).names) == {
+    assert set(inputs.inputs_of("s3://films", []).names) == {
         f"in/{name}" for name in folder.names
     } | {"inner/other.png"}
-    assert list(inputs.place_of(f"s3://films/in/{ODD[1]}", []).names) == [ODD[1]]
+    assert list(inputs.inputs_of(f"s3://films/in/{ODD[1]}", []).names) == [ODD[1]]
     assert listed.stamp("zzz") == listed.stamp("") == buckets.Stamp()
     assert not listed.sha256("zzz")
 
@@ -212,7 +212,7 @@ def test_a_place_without_objects_is_said_and_one_with_a_mark_is_an_empty_table(
     assert not _rows(tmp_path / "x.csv")
     for url in ("s3://films/tody", "s3://nowhere/today"):
         assert bucket(url, chain, tmp_path / "y.csv") == 1
-        assert f"{url}: there is no object there" in capsys.readouterr().err
+        assert f"{url}: no object found" in capsys.readouterr().err
     assert not (tmp_path / "y.csv").exists()
 
 
@@ -265,7 +265,7 @@ def test_an_object_that_is_too_large_is_not_fetched(
     monkeypatch.setattr(buckets, "LARGEST_OBJECT", 100)
     with (
         pytest.raises(buckets.UnreadableFilmError, match="are fetched"),
-        buckets.fetched(inputs.place_of("s3://films/in", []).source("a.png")),
+        buckets.fetched(inputs.inputs_of("s3://films/in", []).source("a.png")),
     ):
         pass
     assert not store.downloads()
@@ -333,7 +333,7 @@ def test_a_store_that_is_silent_is_given_up(
     store.before = lambda _: leave.wait(30) and None
     try:
         with pytest.raises(JobError, match="does not answer"):
-            inputs.place_of("s3://films/in", [])
+            inputs.inputs_of("s3://films/in", [])
     finally:
         leave.set()
         buckets._file_system.cache_clear()

@@ -9,21 +9,35 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate, split
+from lib import settings
 from lib.dataset.manifest import read_split
-from lib.evaluation import metrics
+from lib.evaluation import evaluation as scoring
+from lib.evaluation.evaluation import Options
+from lib.evaluation.predictions import read_predictions
+from lib.evaluation.results import ScoredModel
+from lib.prediction.calibration import Calibration
 from tests.conftest import LITE0, dirs, run
+
+
+def _calibration(root: Path) -> Calibration | None:
+    model = json.loads((root / "runs" / "model" / "model.json").read_text())
+    return Calibration.read(model["calibration"])
 
 
 def test_every_test_film_is_a_row_and_the_scores_are_those_of_the_table(chain: Path) -> None:
     folder = chain / "runs" / "evaluation"
-    predictions = metrics.read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(folder / "predictions.csv")
     assert len(predictions) == sum(row.split == "test" for row in read_split(chain / "data"))
     assert predictions[["prob_NORMAL", "prob_PNEUMONIA", "prob_TUBERCULOSIS"]].sum(
         axis=1
     ).to_numpy() == pytest.approx(1, abs=1e-5)
+    baselines = pd.read_csv(folder / "baselines.csv", dtype=str)
     written = json.loads((folder / "metrics.json").read_text())
-    assert {key: written[key] for key in metrics.score(predictions)} == metrics.score(predictions)
-    assert written["phase"] == "b"
+    model, calibration = ScoredModel(**written["model"]), _calibration(chain)
+    options = Options("TUBERCULOSIS", (0.005, 0.02, 0.1, 0.3), seed=settings.SEED.default)
+    again = scoring.evaluate(predictions, baselines, model, calibration, options)
+    assert json.loads(json.dumps(again.to_json())) == written
+    assert model.phase == "b"
 
 
 def test_the_figures_are_pictures(chain: Path) -> None:
@@ -35,7 +49,7 @@ def test_the_figures_are_pictures(chain: Path) -> None:
 def test_any_checkpoint_can_be_scored_into_a_folder_of_its_own(chain: Path, tmp_path: Path) -> None:
     a = chain / "runs" / "phase_a" / "best_efficientnet_lite0.pt"
     assert run(evaluate, "--checkpoint_path", a, "--output", tmp_path / "a", *dirs(chain)) == 0
-    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["model"]["phase"] == "a"
 
 
 def test_another_model_keeps_its_folder_and_shows_no_training_of_this_one(
@@ -85,7 +99,7 @@ def test_a_phase_has_a_model_of_its_own(chain: Path, tmp_path: Path) -> None:
         )
         == 0
     )
-    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["phase"] == "a"
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["model"]["phase"] == "a"
 
 
 def test_scores_do_not_depend_on_the_cores_and_hardly_on_the_precision(
@@ -214,6 +228,6 @@ def test_a_class_none_of_whose_test_films_can_be_read_is_left_without_scores(
     ]
     assert run(evaluate, *flags) == 3
     scores = json.loads((tmp_path / "e/metrics.json").read_text())
-    assert scores["operating_point"] == {}
-    assert scores["per_class"]["TUBERCULOSIS"]["auroc"] is None
+    assert scores["operating_point"] is None
+    assert scores["scores"]["per_class"]["TUBERCULOSIS"]["auroc"]["value"] is None
     assert "has no stored threshold, or no test film" in (tmp_path / "e/report.html").read_text()

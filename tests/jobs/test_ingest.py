@@ -1,5 +1,6 @@
 """The ingest job: every file indexed, nothing lost, interruptions and re-runs."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import ingest
+from jobs import ingest, split
 from lib.dataset.manifest import FilmRecord, read_manifest
+from lib.images.inputs import Folder
 from lib.storage import atomic
 from lib.storage.atomic import sha256_of
 from tests.conftest import LITE0, environment, film, run, without_privileges
@@ -266,7 +268,9 @@ def test_killed_and_run_again_it_ends_as_if_never_killed(
     old, new = make_films("old", normal=3, tb=3), make_films("new", normal=60, tb=60)
     assert _ingest(old, tmp_path / "killed") == 0
     before = _tree(tmp_path / "killed/raw")
-    target = {"copying": "lib.storage.atomic.copy_file", "measuring": "jobs.ingest._record"}[moment]
+    target = {"copying": "lib.storage.atomic.copy_file", "measuring": "lib.dataset.raw.record_of"}[
+        moment
+    ]
     module, name = target.rsplit(".", 1)
     program = (
         f"import os, signal, sys, importlib; module = importlib.import_module({module!r})\n"
@@ -318,3 +322,150 @@ def test_no_kaggle_fails_soon_and_touches_nothing(
     assert "make demo" in capsys.readouterr().err
     assert not (tmp_path / "data/raw").exists()
     os.environ.pop("KAGGLEHUB_CACHE", None)
+
+
+def test_one_film_that_the_source_cannot_give_is_a_row(
+    make_films: MakeFilms, tmp_path: Path
+) -> None:
+    source = make_films(normal=3, tb=3)
+    (source / "tb" / "broken-sector.png").symlink_to("/proc/self/mem")  # reading it gives EIO
+    assert _ingest(source, tmp_path / "data", "--follow_links") == 3
+    row = _rows(tmp_path / "data")["tb/broken-sector.png"]
+    assert row.problem.startswith("cannot be copied: ")
+    assert sum(row.status == "ok" for row in _rows(tmp_path / "data").values()) == 6
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENAMETOOLONG, errno.EINVAL, errno.EIO])
+def test_errors_of_one_film_are_rows_and_errors_of_the_disk_are_not(
+    make_films: MakeFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    source = make_films(normal=3, tb=3)
+    real_copy = atomic.copy_file
+    raised = number
+
+    def copy(source: Path, target: Path) -> None:
+        if source.name == "tb_1.png":
+            raise OSError(raised, os.strerror(raised), str(target))
+        real_copy(source, target)
+
+    monkeypatch.setattr(atomic, "copy_file", copy)
+    assert _ingest(source, tmp_path / "data") == 3
+    assert os.strerror(number) in _rows(tmp_path / "data")["tb/tb_1.png"].problem
+    raised = errno.ENOSPC
+    assert _ingest(source, tmp_path / "other") == 1
+    assert not (tmp_path / "other/raw").exists()
+
+
+def test_a_source_that_goes_away_stops_the_job_and_leaves_raw_as_it_was(
+    make_films: MakeFilms,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = make_films(normal=3, tb=3)
+    _ingest(source, tmp_path / "data")
+    before = _tree(tmp_path / "data/raw")
+    film(source / "tb" / "new.png", seed=77)
+    real_copy = atomic.copy_file
+
+    def copy(original: Path, target: Path) -> None:
+        source.rename(tmp_path / "unmounted")
+        source.mkdir()
+        real_copy(original, target)
+
+    monkeypatch.setattr(atomic, "copy_file", copy)
+    assert _ingest(source, tmp_path / "data") == 1
+    assert "went away" in capsys.readouterr().err
+    assert _tree(tmp_path / "data/raw") == before
+
+
+def test_times_of_a_coarse_file_system_make_nothing_new(
+    make_films: MakeFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_films(normal=3, tb=3)
+    _ingest(source, tmp_path / "data")
+    for copy in (tmp_path / "data/raw").rglob("*.png"):  # FAT: even seconds; CIFS: another zone
+        seconds = int(copy.stat().st_mtime) // 2 * 2 - 3600
+        os.utime(copy, (seconds, seconds))
+    changed = source / "tb/tb_2.png"
+    size = changed.stat().st_size
+    changed.write_bytes(changed.read_bytes()[:-1] + b"!")
+    assert changed.stat().st_size == size
+    copied: list[str] = []
+    real_copy = atomic.copy_file
+
+    def copy_file(original: Path, target: Path) -> None:
+        copied.append(original.name)
+        real_copy(original, target)
+
+    monkeypatch.setattr(atomic, "copy_file", copy_file)
+    _ingest(source, tmp_path / "data")
+    assert copied == ["tb_2.png"]
+
+
+def test_a_name_that_is_too_long_for_raw_is_shortened(
+    make_films: MakeFilms, tmp_path: Path
+) -> None:
+    source = make_films(normal=3, tb=3)
+    name = os.fsdecode(b"\xfc" * 200 + b".png")  # each byte becomes an escape of six
+    (source / "tb" / name).write_bytes((source / "tb/tb_0.png").read_bytes())
+    assert _ingest(source, tmp_path / "data") == 0
+    (row,) = [row for row in read_manifest(tmp_path / "data") if "~" in row.path]
+    assert len(Path(row.path).name.encode()) <= 255
+    assert (tmp_path / "data/raw" / row.path).exists()
+
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "build.py"
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Path:
+    if not CASES.exists():
+        pytest.skip("no shared cases beside the project")
+    subprocess.run([sys.executable, str(CASES), str(tmp_path / "cases")], check=True)
+    return tmp_path / "cases" / "trees"
+
+
+def test_case_of_masks(trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ingest(trees / "masks", tmp_path / "data") == 0
+    rows = read_manifest(tmp_path / "data")
+    assert len(rows) == 9
+    assert not any("masks" in row.origin for row in rows)
+    assert "9 segmentation masks are left out" in capsys.readouterr().out
+
+
+def test_case_of_subtypes(trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ingest(trees / "subtypes", tmp_path / "merged") == 0
+    assert {row.label for row in read_manifest(tmp_path / "merged")} == {"NORMAL", "PNEUMONIA"}
+    out = " ".join(capsys.readouterr().out.split())
+    assert "PNEUMONIA takes the folders Bacterial Pneumonia, Viral Pneumonia" in out
+    names = "Viral Pneumonia,Bacterial Pneumonia,Normal"
+    assert _ingest(trees / "subtypes", tmp_path / "data", "--classes", names) == 0
+    assert len({row.label for row in read_manifest(tmp_path / "data")}) == 3
+    assert "takes the folders" not in capsys.readouterr().out
+
+
+def test_case_of_nas(trees: Path) -> None:
+    place = Folder.of(trees / "nas" / "in", [])
+    assert list(place.names) == ["a.jpg"]
+    assert place.passed_over == 3
+
+
+def test_case_of_links(trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("normal", "tuberculosis"):
+        (linked / name).symlink_to(trees / "links" / "real" / name)
+    assert _ingest(linked, tmp_path / "data") == 1
+    assert "--follow_links" in capsys.readouterr().err
+    assert _ingest(linked, tmp_path / "data", "--follow_links") == 0
+    assert {row.label for row in read_manifest(tmp_path / "data")} == {"NORMAL", "TUBERCULOSIS"}
+
+
+def test_ingest_and_split_take_runs_dir_for_their_log(
+    make_films: MakeFilms, tmp_path: Path
+) -> None:
+    source, runs = make_films(normal=9, tb=9), tmp_path / "elsewhere"
+    assert _ingest(source, tmp_path / "data", "--runs_dir", str(runs)) == 0
+    assert run(split, "--data_dir", tmp_path / "data", "--runs_dir", runs) == 0
+    assert {path.name for path in (runs / "logs").iterdir()} >= {"ingest.jsonl", "split.jsonl"}

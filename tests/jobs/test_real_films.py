@@ -64,8 +64,10 @@ def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_
     assert run(evaluate, "--checkpoint_path", a, "--output", root / "a", *LITE0, *dirs(root)) == 0
     assert run(train, "--phase", "b", "--epochs", "2", *LITE0, *dirs(root)) == 0
     assert run(evaluate, *LITE0, *dirs(root)) == 0
-    after_a = json.loads((root / "a" / "metrics.json").read_text())["macro_f1"]
-    after_b = json.loads((root / "runs" / "evaluation" / "metrics.json").read_text())["macro_f1"]
+    after_a, after_b = (
+        json.loads((folder / "metrics.json").read_text())["scores"]["macro_f1"]["value"]
+        for folder in (root / "a", root / "runs" / "evaluation")
+    )
     assert after_b > after_a
     assert after_b > 0.85
     assert predict(root, ODD_FILES, tmp_path / "odd.csv") == 0

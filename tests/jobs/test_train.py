@@ -20,6 +20,7 @@ from lib.network import checkpoints
 from lib.run.errors import StoppedBySignal
 from lib.training import loop
 from lib.training.loop import Trainer
+from lib.training.run_folder import EpochScores
 from tests.conftest import LITE0, dirs, environment, run
 
 BEST = "best_efficientnet_lite0.pt"
@@ -189,7 +190,7 @@ def test_a_finished_run_is_not_run_again_unless_asked(
 ) -> None:
     before = (after_a / "runs/phase_a/history.csv").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run", lambda *_: pytest.fail("trained"))
+        patch.setattr(Trainer, "resume_or_start", lambda *_: pytest.fail("trained"))
         assert _train(after_a, "a") == 0
     assert _train(after_a, "a", "--restart") == 0
     assert (after_a / "runs/phase_a.previous/history.csv").read_bytes() == before
@@ -246,14 +247,14 @@ def test_a_split_that_changes_during_the_training_stops_the_publication(
     tmp_path: Path, ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ready / "data", tmp_path / "data")
-    real_run = Trainer.run
+    real_run = Trainer.resume_or_start
 
-    def change_and_run(self: Trainer, fingerprint: str) -> loop.Progress:
+    def change_and_run(self: Trainer) -> list[EpochScores]:
         with open(tmp_path / "data/split.csv", "a") as file:
             file.write("\n")
-        return real_run(self, fingerprint)
+        return real_run(self)
 
-    monkeypatch.setattr(Trainer, "run", change_and_run)
+    monkeypatch.setattr(Trainer, "resume_or_start", change_and_run)
     assert _train(tmp_path, "a") == 1
     assert "changed during the training" in capsys.readouterr().err
     assert not (tmp_path / "runs" / BEST).exists()
@@ -367,7 +368,35 @@ def test_a_checkpoint_of_another_backbone_or_of_other_classes_is_refused(
 def test_contradicting_flags_are_wrong_usage(root: Path) -> None:
     assert _train(root, "a", "--checkpoint_path", "x.pt") == 2
     assert _train(root, "b", "--nofreeze_backbone", "--fine_tune_last_block") == 2
+    assert _train(root, "a", "--cache", "off", "--precision", "bf16") == 2
+    assert _train(root, "a", "--nofreeze_backbone", "--precision", "bf16") == 2
     assert not (root / "runs").exists()
+
+
+def test_bf16_in_the_environment_is_refused_without_a_cache_and_a_flag_overrides_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRECISION", "bf16")
+    assert _train(root, "a", "--cache", "off") == 2
+    assert "PRECISION=bf16 in the environment" in capsys.readouterr().err
+    assert (
+        run(
+            train,
+            "--phase",
+            "a",
+            "--epochs",
+            "1",
+            "--cache",
+            "off",
+            "--precision",
+            "fp32",
+            *LITE0,
+            *dirs(root),
+        )
+        == 0
+    )
+    config = json.loads((root / "runs/phase_a/config.json").read_text())
+    assert config["plan"]["precision"] == "fp32"
 
 
 def test_a_new_split_makes_a_new_run(tmp_path: Path, chain: Path) -> None:

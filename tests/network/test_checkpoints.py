@@ -1,4 +1,4 @@
-"""Checkpoints: the same bytes for the same content, and refused when they belong to something else."""
+"""Checkpoints: the same bytes for the same content; a checkpoint that does not fit is refused."""
 
 import pickle
 from pathlib import Path

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from lib.network import backbones, checkpoints, export, weights
+from lib.network import backbones, bfloat16, checkpoints, conversion, export, weights
 from lib.network.artifact import ModelManifest
 from lib.network.backbones import BACKBONES, to_input
 from lib.network.checkpoints import Checkpoint
 from lib.network.graph import Graph, native_precision
 from lib.network.numerics import softmax
+from lib.network.taps import write_taps
 from lib.run.errors import JobError
 
 LITE0 = BACKBONES["efficientnet_lite0"]
@@ -73,7 +74,7 @@ def taps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Sequential]
     torch.manual_seed(0)
     network = backbones.build(LITE0, 3, weights._packaged_file(LITE0)).eval()
     folder = tmp_path_factory.mktemp("taps")
-    export.write_taps(folder, network, LITE0, _films(4, 224))
+    write_taps(folder, network, LITE0, _films(4, 224))
     return folder, network
 
 
@@ -123,7 +124,7 @@ def test_bias_correction_brings_rounded_weights_closer(
     """
     folder, network = taps
     (tmp_path / "uncorrected").mkdir()
-    export.write_taps(tmp_path / "uncorrected", network, LITE0, [])
+    write_taps(tmp_path / "uncorrected", network, LITE0, [])
     films = _films(6, 224)
     exact = _stream(Graph(folder, "fp32", 1), films, 1)
     errors = []
@@ -141,7 +142,7 @@ def _round_weights(source: Path, target: Path) -> None:
     from lib.network.openvino import core, opset, ov
 
     graph = core().read_model(source)
-    for layer in export._convolutions(graph)[export.CONVOLUTIONS_IN_FP32 :]:
+    for layer in bfloat16.convolutions_of(graph)[bfloat16.CONVOLUTIONS_IN_FP32 :]:
         weights = np.array(layer.input_value(1).get_node().get_data())
         rounded = torch.from_numpy(weights).to(torch.bfloat16).to(torch.float32).numpy()
         layer.input(1).replace_source_output(opset.constant(rounded).output(0))
@@ -152,7 +153,7 @@ def test_a_graph_that_answers_differently_is_not_published(
     taps: tuple[Path, nn.Sequential], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, network = taps
-    monkeypatch.setattr(export, "_answers", lambda *_: (np.zeros((1, 3)), np.zeros((1, 1280))))
+    monkeypatch.setattr(export, "_outputs", lambda *_: (np.zeros((1, 3)), np.zeros((1, 1280))))
     with pytest.raises(JobError, match="differently from PyTorch"):
         export.write_model(
             tmp_path / "model",
@@ -193,10 +194,10 @@ def test_a_full_disk_is_named_and_not_a_stream_that_failed(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(export.ov, "save_model", fail)
+    monkeypatch.setattr(conversion.ov, "save_model", fail)
     with pytest.raises(RuntimeError, match="iostream"):
-        export._save(None, tmp_path / "fp32.xml")
+        conversion.save_graph(None, tmp_path / "fp32.xml")
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(OSError, match="No space left"):
-        export._save(None, tmp_path / "fp32.xml")
+        conversion.save_graph(None, tmp_path / "fp32.xml")

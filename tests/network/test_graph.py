@@ -100,12 +100,12 @@ def test_a_failure_of_the_reader_reaches_the_caller(model: Path) -> None:
 
 def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
     content = checkpoints.load(chain / "runs" / "best_efficientnet_lite0.pt")
-    network = backbones.build(content.row, 3).eval()
+    network = backbones.build(content.architecture, 3).eval()
     network.load_state_dict(content.state)
     files = sorted((chain / "data").resolve().joinpath("test").rglob("*.*"))
     greys = [read_grey(path, 224) for path in files]
     with torch.inference_mode():
-        wanted = torch.softmax(network(to_input(greys, content.row)).double(), 1).numpy()
+        wanted = torch.softmax(network(to_input(greys, content.architecture)).double(), 1).numpy()
     answers = list(Predictor(model, "fp32", 2, 2).predict(files))
     assert [answer.film.path for answer in answers] == files
     shift = np.abs(softmax(np.stack([answer.logits for answer in answers])) - wanted)
@@ -206,7 +206,8 @@ def test_prediction_needs_neither_torch_nor_timm(chain: Path, tmp_path: Path) ->
     code = (
         "import sys; from jobs.predict_batch import predict_batch; from lib.run import execute; "
         "code = execute.execute(predict_batch, sys.argv[1:]); "
-        "assert not {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules); sys.exit(code)"
+        "absent = {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'}; "
+        "assert not absent & set(sys.modules); sys.exit(code)"
     )
     argv = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "x.csv"), *dirs(chain)[2:]]
     subprocess.run([sys.executable, "-c", code, *argv], env=environment(), check=True, cwd=tmp_path)

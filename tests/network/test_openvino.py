@@ -20,8 +20,11 @@ def test_a_signal_that_comes_after_several_models_were_used_is_handled() -> None
     code = (
         "import os, signal; from lib.network.openvino import core, opset, ov\n"
         "def model():\n"
-        "    x = opset.parameter([1, 8]); return core().compile_model(ov.Model([opset.relu(x)], [x]), 'CPU')\n"
-        "first, came = model(), []; second = model(); del first; third = model(); del second, third\n"
-        "signal.signal(signal.SIGTERM, lambda *_: came.append(1)); os.kill(os.getpid(), signal.SIGTERM); assert came"
+        "    x = opset.parameter([1, 8])\n"
+        "    return core().compile_model(ov.Model([opset.relu(x)], [x]), 'CPU')\n"
+        "first, came = model(), []; second = model(); del first\n"
+        "third = model(); del second, third\n"
+        "signal.signal(signal.SIGTERM, lambda *_: came.append(1))\n"
+        "os.kill(os.getpid(), signal.SIGTERM); assert came"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

@@ -67,15 +67,6 @@ def test_the_threshold_reaches_the_sensitivity_and_no_higher_one_does() -> None:
     assert (scores > threshold).mean() < 0.9
 
 
-def test_brier_and_reliability_by_hand() -> None:
-    probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
-    assert metrics.brier(probabilities, np.array([0, 0])) == pytest.approx(
-        (0.04 + 0.04 + 0.36 + 0.36) / 2
-    )
-    bins = metrics.reliability(np.array([0.81, 0.83, 0.99]), np.array([True, False, True]), bins=10)
-    assert [(count, right) for count, _, right in bins] == [(2, 0.5), (1, 1.0)]
-
-
 @pytest.fixture(scope="module")
 def judge() -> tuple[Triage, np.random.Generator]:
     """A judge of films whose features and thumbnails are noise around one centre."""

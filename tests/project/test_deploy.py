@@ -251,7 +251,8 @@ def test_doctor_fails_on_a_full_disk(
 def test_doctor_never_shows_a_credential(doctor: Callable[..., Done], checkout: Path) -> None:
     with open(checkout / ".env", "a") as file:
         file.write(
-            "KAGGLE_KEY=s3cr3tk3y\nKAGGEL_KEY=m1stypedk3y\nKAGGLE_JSON=/nowhere/p4th.json\nexport P4SS w0rd\n"
+            "KAGGLE_KEY=s3cr3tk3y\nKAGGEL_KEY=m1stypedk3y\n"
+            "KAGGLE_JSON=/nowhere/p4th.json\nexport P4SS w0rd\n"
         )
     done = doctor(KAGGLE_API_TOKEN="t0k3n")
     assert "Kaggle credentials: present" in _lines(done, "ok")
@@ -316,7 +317,8 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 # out of sight.
 
 DAEMON = """
-mount -t tmpfs none /run && mount -t tmpfs -o mode=1730 none /var/spool/cron/crontabs && mount -t tmpfs none /etc/cron.d &&
+mount -t tmpfs none /run && mount -t tmpfs -o mode=1730 none /var/spool/cron/crontabs &&
+mount -t tmpfs none /etc/cron.d &&
 : > /run/empty && mount --bind /run/empty /etc/crontab && cp "$1" /var/spool/cron/crontabs/root &&
 chmod 600 /var/spool/cron/crontabs/root && exec cron -f
 """

@@ -2,14 +2,17 @@
 without containers.
 """
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lib import __version__
 from tests.conftest import environment, film
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,6 +35,8 @@ def _checkout(folder: Path) -> Make:
         "deploy",
         "lib",
         "jobs",
+        "Dockerfile",
+        ".dockerignore",
         "requirements.lock",
         "requirements-torch.txt",
     ):
@@ -97,6 +102,68 @@ def test_a_changed_setting_runs_what_depends_on_it(made: tuple[Path, Make]) -> N
     changed = [*SMALL[:-1], "TRAIN_B_ARGS=--epochs 1 --lr 2e-4"]
     assert _jobs(make("all", *changed)) == ["train", "evaluate", "predict_batch"]
     assert _jobs(make("all", *changed)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [
+        ("EVALUATE_ARGS=--prevalences 0.2", ["evaluate", "evaluate"]),
+        ("PREDICT_ARGS=--review_below 0.9", ["predict_batch"]),
+    ],
+)
+def test_changed_flags_of_a_job_run_that_job_alone(
+    made: tuple[Path, Make], words: str, jobs: list[str]
+) -> None:
+    _, make = made
+    _jobs(make("all", *SMALL))
+    assert _jobs(make("all", *SMALL, words)) == jobs
+    assert _jobs(make("all", *SMALL, words)) == []
+    _jobs(make("all", *SMALL))
+
+
+def test_the_image_follows_every_file_in_it(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    (tmp_path / ".env").touch()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (programs / "docker").chmod(0o755)
+
+    def builds() -> bool:
+        """Whether make builds the image, and with the program's version."""
+        (tmp_path / "calls").write_text("")
+        path = f"{programs}:{os.environ['PATH']}"
+        done = make(".make/image", f"PATH={path}")
+        assert done.returncode == 0, done.stderr
+        calls = (tmp_path / "calls").read_text()
+        assert calls in ("", f"compose build --build-arg VERSION={__version__} train\n")
+        return bool(calls)
+
+    assert builds()
+    assert not builds()
+    later = time.time() - 1000
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (later - 1, later - 1))
+    for name in ("lib/reports/templates/new.html", "lib/run/new.py", "jobs/new.csv", "Dockerfile"):
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (later, later))
+        assert builds(), name
+        later += 2
+        for made in ("image-files", "image"):
+            os.utime(tmp_path / ".make" / made, (later - 1, later - 1))
+    (tmp_path / "lib/run/__pycache__").mkdir()
+    (tmp_path / "lib/run/__pycache__/new.pyc").touch()
+    os.utime(tmp_path / "lib/run/__pycache__/new.pyc", (later, later))
+    assert not builds()
+    (tmp_path / "lib/run/new.py").unlink()
+    assert builds()
+
+
+def test_help_names_the_extra_flags_of_every_job(tmp_path: Path) -> None:
+    said = _checkout(tmp_path)().stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("Extra flags")]
+    assert all(f"{job}_ARGS" in line for job in ("INGEST", "SPLIT", "TRAIN_A", "EVALUATE"))
 
 
 def test_a_film_added_at_the_source_is_taken_up(tmp_path: Path, phantom_films: Path) -> None:

@@ -18,7 +18,8 @@ from tests.conftest import environment
 HOOK = """
 import os, sys
 def hook(event, args):
-    by_address = event in ("socket.connect", "socket.sendto") and not isinstance(args[1], (str, bytes))  # no socket file
+    is_address = len(args) > 1 and not isinstance(args[1], (str, bytes))  # no socket file
+    by_address = event in ("socket.connect", "socket.sendto") and is_address
     if by_address or event == "socket.getaddrinfo":
         with open(os.environ["CXR_CONNECTIONS"], "a") as file:
             file.write(f"{event} {args[:2]}\\n")
@@ -131,6 +132,7 @@ def test_no_job_after_ingest_tries_to_reach_anyone(watch: Watch, phantom_films: 
 def test_libraries_are_told_not_to_report(watch: Watch) -> None:
     watch(
         "-c",
-        "import lib, os; print(*(os.environ[n] for n in ('DO_NOT_TRACK', 'HF_HUB_DISABLE_TELEMETRY', 'HF_HUB_OFFLINE')))",
+        "import lib, os; names = 'DO_NOT_TRACK', 'HF_HUB_DISABLE_TELEMETRY', 'HF_HUB_OFFLINE'; "
+        "print(*(os.environ[name] for name in names))",
     )
     assert watch.output.split() == ["1", "1", "1"]

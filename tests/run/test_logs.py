@@ -66,10 +66,10 @@ def test_a_run_is_logged_from_start_to_end_in_utc(tmp_path: Path) -> None:
     assert len({entry["run"] for entry in entries}) == 1
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    assert (
-        tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"] == __version__
-    )
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "lib.__version__"}
 
 
 @pytest.mark.parametrize(("fail_with", "code"), [("no weights", 1), ("bug", 1), ("locked", 75)])

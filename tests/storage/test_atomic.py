@@ -1,6 +1,8 @@
 """Whole or absent: files, folders, locks."""
 
 import csv
+import errno
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -95,4 +97,22 @@ def test_a_lock_is_refused_while_held_and_free_when_its_holder_is_killed(tmp_pat
     holder.kill()
     holder.join(30)
     with atomic.lock(tmp_path, "it"):
+        pass
+
+
+def test_a_share_without_locks_gets_a_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with atomic.lock(tmp_path, "the data folder"):
+        assert (tmp_path / ".lock.soft").exists()
+        with (
+            pytest.raises(LockedError, match=r"delete .*\.lock\.soft"),
+            atomic.lock(tmp_path, "the data folder"),
+        ):
+            pass
+    with atomic.lock(tmp_path, "the data folder"):  # free again
         pass

@@ -11,10 +11,11 @@ import pytest
 
 from lib.run.errors import JobError
 from lib.storage.journal import Journal
+from lib.storage.lines import Column
 from lib.storage.stamp import Stamp
 from lib.storage.tables import table_of
 
-COLUMNS = ["path", "prediction", "error"]
+COLUMNS = [Column("path"), Column("prediction"), Column("error")]
 NAMES = sorted(f"{number}.png" for number in range(10))
 OURS = {"model": "m"}
 
@@ -28,7 +29,7 @@ def _fill(
             journal.add(
                 number,
                 Stamp(1, 2),
-                {"path": NAMES[number], "prediction": f"A{number}", "error": error},
+                (NAMES[number], f"A{number}", error),
             )
 
 
@@ -41,7 +42,7 @@ def _finish(
             journal.add(
                 number,
                 Stamp(1, 2),
-                {"path": NAMES[number], "prediction": f"B{number}", "error": ""},
+                (NAMES[number], f"B{number}", ""),
             )
         journal.publish()
         journal.remove()
@@ -109,7 +110,7 @@ def test_rows_of_changed_or_vanished_files_and_rows_with_an_error_are_done_again
     assert rows[1:4] == ["0.png,B0,", "1.png,A1,", "2.png,B2,"]
 
 
-def test_files_that_cannot_be_read_wait_for_the_others_and_get_two_tries_however_often_a_run_is_killed(
+def test_unreadable_files_come_last_and_get_two_tries_however_often_a_run_is_killed(
     tmp_path: Path,
 ) -> None:
     table = tmp_path / "t.csv"
@@ -148,7 +149,7 @@ def test_a_kept_table_gets_the_new_rows_and_never_two_for_a_path(tmp_path: Path)
     with Journal(table_of(table, COLUMNS), ["0.png", "1.png"], OURS) as journal:
         journal.open(True, lambda *_: True)
         for number, name in enumerate(journal.names):
-            journal.add(number, Stamp(1, 2), {"path": name, "prediction": "new", "error": ""})
+            journal.add(number, Stamp(1, 2), (name, "new", ""))
         journal.publish(keep=True)
     assert table.read_text().splitlines() == [
         "path,prediction,error",

@@ -1,6 +1,4 @@
-"""The feature cache: the same activations cached, streamed or straight; kills, small disks, other
-settings.
-"""
+"""The feature cache: cached and computed activations agree; kills, small disks, other settings."""
 
 import os
 import shutil
@@ -19,13 +17,17 @@ import pytest
 import torch
 
 from jobs import train
-from lib.network import backbones, export, graph, weights
+from lib.network import backbones, graph, weights
 from lib.network.backbones import BACKBONES
+from lib.network.taps import write_taps
 from lib.storage import atomic
-from lib.training import augmentation, feature_cache
-from lib.training.augmentation import Film
+from lib.training.activation_file import ActivationFile
+from lib.training.augmentation import augment
 from lib.training.batches import CachedBatches
-from lib.training.feature_cache import FrozenFeatures, Recipe, Shelf, make_room, views_that_fit
+from lib.training.cache_room import make_room, views_that_fit
+from lib.training.feature_cache import CacheKey, FrozenFeatures
+from lib.training.films import FilmReader, LabelledFilm
+from lib.training.machines import Machines
 from lib.training.plan import Augmentation
 from tests.conftest import LITE0, dirs, environment, film, run
 
@@ -37,7 +39,7 @@ Make = Callable[..., FrozenFeatures]
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("graphs")
-    export.write_taps(folder, backbones.build(ROW, 3, weights._packaged_file(ROW)), ROW, [])
+    write_taps(folder, backbones.build(ROW, 3, weights._packaged_file(ROW)), ROW, [])
     return folder
 
 
@@ -46,19 +48,20 @@ def make(tmp_path: Path, graphs: Path) -> Make:
     """FrozenFeatures of 150 training and 3 validation films below a cache of the test's own."""
     files = [film(tmp_path / "films" / f"{seed}.png", seed=seed) for seed in range(7)]
     films = {
-        "train": [Film(files[i % 7], i % 3) for i in range(150)],
-        "val": [Film(path, 0) for path in files[:3]],
+        "train": [LabelledFilm(files[i % 7], i % 3) for i in range(150)],
+        "val": [LabelledFilm(path, 0) for path in files[:3]],
     }
 
     def write_graphs(folder: Path) -> None:
         shutil.copytree(graphs, folder, dirs_exist_ok=True)
 
     def build(cores: int = 2, readers: int = 2, **changes: Any) -> FrozenFeatures:
-        recipe = replace(
-            Recipe(ROW.name, 224, Augmentation(), 0, "split", "weights", "fp32", "setup"), **changes
+        key = CacheKey(
+            ROW.name, FilmReader(224), Augmentation(), 0, "split", "weights", "fp32", "setup"
         )
+        machines = Machines(cpus=cores, workers=readers)
         return FrozenFeatures(
-            tmp_path / "cache" / recipe.key, recipe, films, write_graphs, cores, readers
+            tmp_path / "cache", replace(key, **changes), films, write_graphs, machines
         )
 
     return build
@@ -93,8 +96,8 @@ def test_views_differ_and_view_0_is_the_film_as_it_is(make: Make) -> None:
 
 def test_a_view_of_an_epoch_is_that_of_the_classic_way(make: Make) -> None:
     frozen = make()
-    grey = augmentation.read_film(frozen.films["train"][5], 224)
-    view = augmentation.augment(grey, Augmentation(), 0, 3, 5)
+    grey = frozen.key.reader.read(frozen.films["train"][5])
+    view = augment(grey, Augmentation(), 0, 3, 5)
     wanted = next(frozen.graph.stream([(0, view)]))[1]
     assert wanted is not None
     assert _all(frozen, 3)[5] == pytest.approx(wanted[1], rel=1e-6)
@@ -104,15 +107,15 @@ def test_both_taps_come_from_one_pass_and_films_are_decoded_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen, read = make(), []
-    real = feature_cache.read_film
-    monkeypatch.setattr(feature_cache, "read_film", lambda *a: (read.append(1), real(*a))[1])
+    real = FilmReader.read
+    monkeypatch.setattr(FilmReader, "read", lambda *a: (read.append(1), real(*a))[1])
     frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
     assert len(read) == 150
     frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
     assert len(read) == 150
     frozen.fill("train", [(1, "cut"), (2, "cut")], "filling")  # only view 2 is missing
     assert len(read) == 300
-    assert frozen.shelf("train", 2, "cut").is_whole
+    assert frozen.file_of("train", 2, "cut").is_whole
 
 
 def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
@@ -123,20 +126,20 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
     wanted = _all(whole)
     shutil.rmtree(whole.folder)
     interrupted, read = make(cores=1, readers=1), []
-    real = feature_cache.read_film
+    real = FilmReader.read
 
-    def read_film(given: Film, side: int) -> np.ndarray:
+    def read_film(self: FilmReader, film: LabelledFilm) -> np.ndarray:
         read.append(1)
         if len(read) == 100:
             raise KeyboardInterrupt
-        return real(given, side)
+        return real(self, film)
 
-    monkeypatch.setattr(feature_cache, "read_film", read_film)
+    monkeypatch.setattr(FilmReader, "read", read_film)
     with pytest.raises(KeyboardInterrupt):
         interrupted.fill("train", [(1, "pooled")], "filling")
     again = make(cores=1)
-    assert again.shelf("train", 1, "pooled").marks.tolist() == [1, 0, 0]
-    monkeypatch.setattr(feature_cache, "read_film", lambda *a: (read.append(1), real(*a))[1])
+    assert again.file_of("train", 1, "pooled").marks.tolist() == [1, 0, 0]
+    monkeypatch.setattr(FilmReader, "read", lambda *a: (read.append(1), real(*a))[1])
     read.clear()
     again.fill("train", [(1, "pooled")], "filling")
     assert len(read) == 150 - 64
@@ -151,9 +154,10 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
         {"seed": 1},
         {"precision": "bf16"},
         {"setup": "x"},
+        {"reader": FilmReader(240)},
     ],
 )
-def test_whatever_an_activation_depends_on_has_a_cache_of_its_own(
+def test_everything_that_an_activation_depends_on_is_part_of_the_key(
     make: Make, change: dict[str, Any]
 ) -> None:
     assert make().folder != make(**change).folder
@@ -161,19 +165,19 @@ def test_whatever_an_activation_depends_on_has_a_cache_of_its_own(
 
 
 def test_a_truncated_file_counts_for_nothing(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "a.f16", 100, (4,))
-    shelf.write(0, np.ones((64, 4)))
-    shelf.write(1, np.full((36, 4), 2.0))
-    shelf.keep()
-    assert Shelf(tmp_path / "a.f16", 100, (4,)).is_whole
-    assert Shelf(tmp_path / "a.f16", 100, (4,)).rows[[0, 99], 0].tolist() == [1, 2]
+    file = ActivationFile(tmp_path / "a.f16", 100, (4,))
+    file.write(0, np.ones((64, 4)))
+    file.write(1, np.full((36, 4), 2.0))
+    file.sync()
+    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).is_whole
+    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[[0, 99], 0].tolist() == [1, 2]
     os.truncate(tmp_path / "a.f16", 500)
-    again = Shelf(tmp_path / "a.f16", 100, (4,))
+    again = ActivationFile(tmp_path / "a.f16", 100, (4,))
     assert not again.marks.any()
     again.write(0, np.ones((64, 4)))
     again.write(1, np.ones((36, 4)))
-    again.keep()
-    assert Shelf(tmp_path / "a.f16", 100, (4,)).rows[99, 0] == 1
+    again.sync()
+    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[99, 0] == 1
 
 
 def test_a_second_run_that_fills_the_same_cache_is_turned_away(make: Make) -> None:

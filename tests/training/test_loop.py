@@ -1,4 +1,4 @@
-"""Plans, frozen layers, class weights, and inputs."""
+"""Frozen layers, class weights, seeds, and inputs."""
 
 import copy
 
@@ -8,83 +8,30 @@ import torch
 
 from lib.network import backbones
 from lib.network.backbones import BACKBONES, to_input
-from lib.run.errors import UsageError
 from lib.training import loop
 from lib.training.batches import freeze
 from lib.training.loop import class_weights
-from lib.training.plan import PHASES, Plan, with_phase_defaults
+from lib.training.plan import Overrides, plan_of
+from tests.training.plans import SETTINGS
 
 ROW = BACKBONES["resnet18"]
-NOTHING_GIVEN = dict.fromkeys(PHASES["a"])
-
-
-def _plan(**cells: object) -> Plan:
-    chosen = with_phase_defaults("a", {**NOTHING_GIVEN, **cells})
-    rest = {
-        "batch_size": 4,
-        "weight_decay": 0.0,
-        "step_size": 3,
-        "gamma": 0.3,
-        "class_weight_power": 0.5,
-        "seed": 0,
-        "views": 0,
-    }
-    return Plan(phase="a", backbone="resnet18", precision="", **rest, **chosen)  # type: ignore[arg-type]
-
-
-def test_the_phases_are_those_of_the_documented_table() -> None:
-    assert with_phase_defaults("a", NOTHING_GIVEN) == {
-        "epochs": 5,
-        "lr": 3e-4,
-        "scheduler": "step",
-        "freeze_backbone": True,
-        "fine_tune_last_block": False,
-        "resume_from_checkpoint": False,
-    }
-    assert with_phase_defaults("b", NOTHING_GIVEN) == {
-        "epochs": 8,
-        "lr": 1e-4,
-        "scheduler": "cosine",
-        "freeze_backbone": True,
-        "fine_tune_last_block": True,
-        "resume_from_checkpoint": True,
-    }
-
-
-def test_a_flag_overrides_one_cell() -> None:
-    assert with_phase_defaults("b", {**NOTHING_GIVEN, "epochs": 12}) == {
-        **PHASES["b"],
-        "epochs": 12,
-    }
-
-
-def test_a_contradiction_between_flags_is_refused() -> None:
-    with pytest.raises(UsageError, match="whole network"):
-        with_phase_defaults(
-            "b", {**NOTHING_GIVEN, "freeze_backbone": False, "fine_tune_last_block": True}
-        )
-
-
-def test_an_unfrozen_phase_b_trains_everything() -> None:
-    cells = with_phase_defaults("b", {**NOTHING_GIVEN, "freeze_backbone": False})
-    assert cells["fine_tune_last_block"] is False
 
 
 @pytest.mark.parametrize(
-    ("cells", "trained"),
+    ("overrides", "trained"),
     [
-        ({}, {"head"}),
-        ({"fine_tune_last_block": True}, {"last_block", "head"}),
-        ({"freeze_backbone": False}, {"trunk", "last_block", "head"}),
+        (Overrides(), {"head"}),
+        (Overrides(fine_tune_last_block=True), {"last_block", "head"}),
+        (Overrides(freeze_backbone=False), {"trunk", "last_block", "head"}),
     ],
 )
 def test_frozen_means_parameters_and_batch_norm_statistics(
-    cells: dict[str, object], trained: set[str]
+    overrides: Overrides, trained: set[str]
 ) -> None:
     torch.manual_seed(0)
     network = backbones.build(ROW, classes=3)
     before = copy.deepcopy(network.state_dict())
-    frozen, learning = freeze(network, _plan(**cells))
+    frozen, learning = freeze(network, plan_of("a", overrides, **SETTINGS))
     optimizer = torch.optim.AdamW(learning.parameters(), lr=1e-2)
     for _ in range(2):
         learning.train()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs import train
-from lib.workers import ray
-from lib.workers.ray import Shipped, chunks_of
+from lib.workers.ray import chunks_of
+from lib.workers.shipped import Shipped, digest_of, files_of
 from tests.conftest import film, predict, run
 
 
@@ -26,12 +26,12 @@ def test_a_shipped_folder_is_whole_on_every_node_and_mended_when_it_was_changed(
     monkeypatch.setattr(library, "get", lambda files: files)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     files = {"model.json": b"{}", "fp32.bin": b"weights"}
-    shipped = Shipped(ray._digest_of(files), files)
+    shipped = Shipped(digest_of(files), files)
     folder = shipped.unpack()
-    assert ray._files_of(folder) == files
+    assert files_of(folder) == files
     assert shipped.unpack() == folder
     (folder / "fp32.bin").write_bytes(b"tampered")
-    assert ray._files_of(shipped.unpack()) == files
+    assert files_of(shipped.unpack()) == files
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
@@ -62,4 +62,4 @@ def test_a_training_without_cache_has_nothing_for_a_cluster(
         )
         == 2
     )
-    assert "goes with --cache on" in capsys.readouterr().err
+    assert "it goes with --cache on" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""The result of an evaluation as data. metrics.json is its serialised form.
+
+The text beside a field is its description in docs/metrics.schema.json (lib/evaluation/schema.py).
+Adding a field with a default keeps `VERSION`; changing or removing one raises it.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+VERSION = 1
+
+Interval = tuple[float, float]
+Level = Literal["chance", "undecided", "shortcut", "confounded", "clear"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score, or a difference of scores, with its uncertainty."""
+
+    value: Annotated[float | None, "null: not defined on these films"]
+    interval: Annotated[Interval | None, "95 % interval; null: too few patients or films"]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class against all others, at the most probable class."""
+
+    films: Annotated[int, "films with this label and a prediction"]
+    precision: Estimate
+    recall: Annotated[Estimate, "sensitivity"]
+    specificity: Estimate
+    f1: Estimate
+    auroc: Annotated[Estimate, "area under the one-vs-rest ROC curve"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a set of predictions."""
+
+    accuracy: Estimate
+    macro_f1: Annotated[Estimate, "mean F1 of the classes that have one"]
+    brier: Annotated[Estimate, "mean squared distance to the truth, 0 to 2"]
+    per_class: dict[str, ClassScores]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions whose confidence lies in one bin."""
+
+    films: int
+    confidence: Annotated[float, "mean"]
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well confidence agrees with accuracy."""
+
+    ece: Annotated[float, "expected calibration error"]
+    brier: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationScores:
+    """Reliability before and after the temperature."""
+
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True)
+class ConformalScores:
+    """How conformal sets do on the test films."""
+
+    stated_coverage: Annotated[float, "share that validation films were fitted to"]
+    coverage: Annotated[float, "share of films whose set holds the true class"]
+    one_class: Annotated[float, "share of sets with exactly one class"]
+
+
+@dataclass(frozen=True)
+class PredictiveValues:
+    """Predictive values at one prevalence, by Bayes' rule."""
+
+    prevalence: float
+    ppv: Annotated[Estimate, "positive predictive value"]
+    npv: Annotated[Estimate, "negative predictive value"]
+
+
+@dataclass(frozen=True)
+class TargetCheck:
+    """Whether the operating point reaches a published minimum."""
+
+    name: str
+    sensitivity: float
+    specificity: float
+    result: Annotated[Literal["met", "missed", "undecided"], "judged by the ends of both intervals"]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What it does to call every film positive from a threshold on."""
+
+    positive: Annotated[str, "class of interest"]
+    threshold: Annotated[float, "lowest probability that is called positive"]
+    sensitivity: Estimate
+    specificity: Estimate
+    cases: Annotated[int, "films of the class"]
+    missed: int
+    false_alarms: int
+    predictive_values: tuple[PredictiveValues, ...]
+    target: Annotated[TargetCheck | None, "null: no published minimum for this class"]
+
+
+@dataclass(frozen=True)
+class SourceScores:
+    """Scores of the films of one source."""
+
+    source: str
+    films: Annotated[dict[str, int], "by class"]
+    accuracy: Estimate
+    auroc: Annotated[dict[str, Estimate], "by class; only classes with enough films on both sides"]
+    baselines: Annotated[dict[str, float], "accuracy of each baseline on these films"]
+
+
+@dataclass(frozen=True)
+class BaselineScores:
+    """A baseline that sees no lung, on the same films."""
+
+    what: Annotated[str, "what it sees"]
+    macro_f1: float
+    margin: Annotated[Estimate, "macro-F1 of the model minus that of the baseline, paired"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the macro-F1 is worth beside the baselines."""
+
+    level: Level
+    words: str
+    best_baseline: str
+    share_without_lungs: Annotated[
+        float, "part of the way from chance to the model that the best baseline gets"
+    ]
+
+
+@dataclass(frozen=True)
+class Review:
+    """How many films ask for a human look."""
+
+    share: float
+    accuracy_of_the_rest: Annotated[float | None, "null: no other film has a prediction"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This evaluation minus an earlier one, film by film."""
+
+    films: Annotated[int, "films that both could read"]
+    differences: Scores
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """Which model was scored, and how it was computed."""
+
+    name: str
+    phase: str
+    precision: str
+    weights_sha256: str
+    split_sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of a model on a set of labelled films."""
+
+    version: Annotated[int, "of this format"]
+    model: ScoredModel
+    classes: tuple[str, ...]
+    films: Annotated[int, "films with a prediction: all scores are of these"]
+    unreadable: Annotated[int, "films without a prediction"]
+    groups: Annotated[int, "independent groups (patients) that the intervals are drawn from"]
+    confusion_matrix: Annotated[tuple[tuple[int, ...], ...], "rows: label, columns: prediction"]
+    scores: Scores
+    sources: tuple[SourceScores, ...]
+    review: Review
+    calibration: Annotated[CalibrationScores | None, "null: the model is not calibrated"]
+    conformal: Annotated[ConformalScores | None, "null: the model is not calibrated"]
+    operating_point: Annotated[
+        OperatingPoint | None, "null: no stored threshold, or no film of the class or of others"
+    ]
+    baselines: Annotated[dict[str, BaselineScores], "empty: none was run"]
+    verdict: Annotated[Verdict | None, "null: no baseline was run"]
+    comparison: Annotated[Comparison | None, "null: no earlier evaluation was named"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return asdict(self)

@@ -1,0 +1,104 @@
+"""The scoring engine: every score for many weightings of the same films at once.
+
+A weighting is a row of film weights: ones for the scores themselves, a bootstrap's counts for their
+intervals. With weights `(R, N)` an overall score is an array `(R,)`, a score per class `(R,
+classes)`; NaN where a weighting leaves it undefined.
+"""
+
+import numpy as np
+
+from lib.evaluation.predictions import Bools, Floats, Ints, LabelledPredictions
+
+OVERALL = ("accuracy", "macro_f1", "brier")
+PER_CLASS = ("precision", "recall", "specificity", "f1", "auroc")
+
+Arrays = dict[str, Floats]  # score → (R,) or (R, classes)
+
+
+def scores(predictions: LabelledPredictions, weights: Floats) -> Arrays:
+    """All scores of `OVERALL` and `PER_CLASS` for `(R, N)` weights.
+
+    A class without films has no recall and no AUROC, a class that is never predicted no precision,
+    a class with neither no F1. Macro-F1 is the mean over the classes that have an F1.
+    """
+    confusion = weighted_confusion(predictions, weights)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
+    total = weights.sum(axis=1)
+    negatives = total[:, None] - true
+    f1 = _ratio(2 * hits, true + predicted)
+    squares = squared_errors(predictions.probabilities, predictions.targets)
+    areas = [
+        auroc(predictions.targets == number, predictions.probabilities[:, number], weights)
+        for number in range(len(predictions.classes))
+    ]
+    return {
+        "accuracy": hits.sum(axis=1) / total,
+        "macro_f1": np.nanmean(f1, axis=1),
+        "brier": weights @ squares / total,
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, true),
+        "specificity": _ratio(negatives - predicted + hits, negatives),
+        "f1": f1,
+        "auroc": np.stack(areas, axis=1),
+    }
+
+
+def weighted_confusion(predictions: LabelledPredictions, weights: Floats) -> Floats:
+    """Confusion matrices `(R, true, predicted)` for `(R, N)` weights."""
+    count = len(predictions.classes)
+    cells = predictions.targets * count + predictions.predicted
+    confusion: Floats = (weights @ np.eye(count * count)[cells]).reshape(-1, count, count)
+    return confusion
+
+
+def macro_f1(predictions: LabelledPredictions, weights: Floats) -> Floats:
+    """Macro-F1 `(R,)` alone, as in `scores`, for `(R, N)` weights."""
+    one_hot = np.eye(len(predictions.classes))
+    true, predicted = one_hot[predictions.targets], one_hot[predictions.predicted]
+    f1 = _ratio(2 * (weights @ (true * predicted)), weights @ true + weights @ predicted)
+    mean: Floats = np.nanmean(f1, axis=1)
+    return mean
+
+
+def auroc(positive: Bools, score: Floats, weights: Floats) -> Floats:
+    """Area under the ROC curve `(R,)` for `(R, N)` weights.
+
+    Ties count half; NaN where there are no positives or no negatives.
+    """
+    order = np.argsort(score, kind="stable")
+    begins = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * positive[order], begins, axis=1)
+    negatives = np.add.reduceat(ordered * ~positive[order], begins, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return _ratio((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def rates_at(positive: Bools, called: Bools, weights: Floats) -> Arrays:
+    """Sensitivity and specificity `(R,)` of calling the films `called` `(N,)` positive."""
+    return {
+        "sensitivity": _ratio(weights @ (positive & called), weights @ positive),
+        "specificity": _ratio(weights @ (~positive & ~called), weights @ ~positive),
+    }
+
+
+def squared_errors(probabilities: Floats, targets: Ints) -> Floats:
+    """Squared distance `(N,)` between probabilities `(N, classes)` and the truth, 0 to 2.
+
+    Its mean is the Brier score. Source: G. Brier, Monthly Weather Review 78 (1950).
+    """
+    truth = np.eye(probabilities.shape[1])[targets]
+    squares: Floats = ((probabilities - truth) ** 2).sum(axis=1)
+    return squares
+
+
+def once(films: int) -> Floats:
+    """The weighting `(1, films)` that counts every film once."""
+    return np.ones((1, films))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    undefined = np.full(np.broadcast(part, whole).shape, np.nan)
+    quotient: Floats = np.divide(part, whole, out=undefined, where=whole > 0)
+    return quotient

@@ -1,0 +1,71 @@
+"""The verdict: what a model's macro-F1 is worth beside baselines that see no lung."""
+
+from collections.abc import Mapping
+
+from lib.evaluation.baselines import BASELINES
+from lib.evaluation.results import BaselineScores, Estimate, Level, Verdict
+
+# Macro-F1 by which the model may still be better where the margin's interval reaches 0: beyond it
+# the test films are too few to call the model a shortcut.
+UNDECIDED = 0.1
+
+
+def verdict(model: Estimate, baselines: Mapping[str, BaselineScores], chance: float) -> Verdict:
+    """Judge the model's macro-F1. `chance` is the macro-F1 of guessing."""
+    best = max(baselines, key=lambda name: baselines[name].macro_f1)
+    score = model.value or 0.0
+    share = 1.0
+    if score > chance:
+        share = min((baselines[best].macro_f1 - chance) / (score - chance), 1.0)
+    found = level(model, baselines, chance, share)
+    return Verdict(
+        level=found,
+        words=words(found, score, best, baselines[best].macro_f1, chance),
+        best_baseline=best,
+        share_without_lungs=share,
+    )
+
+
+def level(
+    model: Estimate, baselines: Mapping[str, BaselineScores], chance: float, share: float
+) -> Level:
+    """The level of a verdict.
+
+    "chance": the model's interval reaches chance and no baseline is clearly better. Where the model
+    does not clearly beat a baseline: "undecided" if the margin's interval is too wide to tell, else
+    "shortcut". "confounded": the best baseline gets more than half of the way from chance to the
+    model (`share`). Else "clear".
+    """
+    margins = [baseline.margin.interval for baseline in baselines.values()]
+    unbeaten = [margin for margin in margins if margin is None or margin[0] <= 0]
+    is_outdone = any(margin is not None and margin[1] < 0 for margin in margins)
+    if (model.interval is None or model.interval[0] <= chance) and not is_outdone:
+        return "chance"
+    if unbeaten:
+        is_wide = all(margin is not None and margin[1] > UNDECIDED for margin in unbeaten)
+        return "undecided" if is_wide else "shortcut"
+    return "confounded" if share > 0.5 else "clear"
+
+
+def words(level: Level, model: float, best: str, baseline: float, chance: float) -> str:
+    """The verdict as sentences; `model` and `baseline`, the `best` one, are macro-F1."""
+    row = BASELINES[best]
+    scores = (
+        f"{row.subject} reaches a macro-F1 of {baseline:.3f} on the same films, "
+        f"the model {model:.3f}"
+    )
+    return {
+        "chance": "Nothing here shows that the model does better than guessing: its macro-F1 of "
+        f"{model:.3f} cannot be told from chance ({chance:.3f}). Check the labels and the number "
+        "of films.",
+        "undecided": "These test films are too few to tell whether the model reads lungs. "
+        f"{scores}; the true difference may be large or none. Get more films before drawing a "
+        "conclusion.",
+        "shortcut": f"Nothing here shows that the model reads lungs. {scores}: it does not clearly "
+        f"beat a baseline that {row.unbeaten} Get films of all classes from the same place.",
+        "confounded": "The model beats its baselines, but most of this score can be reached "
+        f"without looking at a lung. {scores}. Expect less at another hospital, and read the "
+        "scores within one source.",
+        "clear": "The model clearly beats what can be reached without looking at a lung. "
+        f"{scores}.",
+    }[level]

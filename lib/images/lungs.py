@@ -1,0 +1,164 @@
+"""The lungs on a film: their mask, the box around them, and how the film is turned.
+
+The segmenter is a small network in lib/images/lungs (tools/train_lungs.py makes it; lungs.json
+says from what). Films are squeezed to a square for it; boxes are fractions of the film's sides.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from lib.network.openvino import core
+from lib.run.errors import JobError
+
+FOLDER = Path(__file__).parent / "lungs"
+SIDE = 128  # pixels of the network's square input and of its masks
+ORIENTATIONS = ("upright", "turned 90", "turned 180", "turned 270", "no lungs")
+THRESHOLD = 0.5  # probability from which a pixel is lung
+
+# The plausibility rule: what falls below any of these is no pair of lungs.
+LEAST_AREA = 0.03  # of the film, both lungs together
+LARGEST_AREA = 0.85
+LEAST_SHARE = 0.02  # of the larger lung: smaller components are no second lung
+LEAST_SIDE = 0.12  # of the film's side, width and height of the box
+LEAST_CERTAINTY = 0.75  # mean probability inside the mask
+MOST_LUNGLESS = 0.5  # probability of "no lungs"
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the sides
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """What the segmenter sees on one film.
+
+    `mask` `(128, 128) bool` has the lungs with what lies behind the heart, `fields` without it;
+    both cover the whole film, squeezed to a square. `box` encloses `mask`; None when no plausible
+    lungs were found, and both masks are empty then. `orientation` is one of ORIENTATIONS, the
+    turns counter-clockwise in degrees; `certainty` the mean probability inside the mask.
+    """
+
+    mask: np.ndarray
+    fields: np.ndarray
+    box: Box | None
+    orientation: str
+    certainty: float
+
+    def crop_box(self, margin: float = 0.06) -> Box:
+        """The box with a margin on each edge, a fraction of the film's side; the whole film where
+        no lungs were found.
+        """
+        if self.box is None:
+            return (0.0, 0.0, 1.0, 1.0)
+        left, top, right, bottom = self.box
+        return (
+            max(0.0, left - margin),
+            max(0.0, top - margin),
+            min(1.0, right + margin),
+            min(1.0, bottom + margin),
+        )
+
+
+class LungFinder:
+    """The compiled segmenter. One per thread: a request holds its own buffers.
+
+    Raises:
+        JobError: the shipped files are missing or changed.
+    """
+
+    def __init__(self, threads: int = 1, folder: Path = FOLDER) -> None:
+        _checked_record(folder)
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
+        self._request = compiled.create_infer_request()
+
+    def find(self, grey: np.ndarray) -> Lungs:
+        """Find the lungs on a film `(h, w) uint8`."""
+        return self.find_all([grey])[0]
+
+    def find_all(self, films: Sequence[np.ndarray]) -> list[Lungs]:
+        """Find the lungs on films `(h, w) uint8` of any sizes, computed as one batch."""
+        if not films:
+            return []
+        batch = np.stack([_squeezed(grey) for grey in films])[:, None]
+        self._request.infer([batch])
+        masks = self._request.get_tensor("masks").data
+        turns = self._request.get_tensor("orientation").data
+        return [_judged(*both) for both in zip(masks, turns, strict=True)]
+
+
+def _checked_record(folder: Path) -> dict[str, Any]:
+    """Read lungs.json and hold the files beside it against their digests."""
+    remedy = "Install the program again."
+    try:
+        record: dict[str, Any] = json.loads((folder / "lungs.json").read_text())
+        for name, expected in record["files"].items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise JobError(f"{folder / name} differs from its digest. {remedy}")
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(
+            f"the lung segmenter in {folder} cannot be read: {error}. {remedy}"
+        ) from error
+    return record
+
+
+def _squeezed(grey: np.ndarray) -> np.ndarray:
+    """The film as the network takes it, `(128, 128) uint8`."""
+    if grey.ndim != 2 or grey.dtype != np.uint8:
+        raise ValueError(f"a film must be (h, w) uint8, not {grey.shape} {grey.dtype}")
+    if grey.shape == (SIDE, SIDE):
+        return grey
+    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def _judged(masks: np.ndarray, turns: np.ndarray) -> Lungs:
+    lungless = turns[-1] > MOST_LUNGLESS
+    lungs = None if lungless else plausible_lungs(masks[0])
+    if lungs is None:
+        empty = np.zeros((SIDE, SIDE), bool)
+        return Lungs(empty, empty, None, ORIENTATIONS[int(turns.argmax())], 0.0)
+    orientation = ORIENTATIONS[int(turns[:-1].argmax())]
+    fields = lungs & (masks[1] > THRESHOLD)
+    return Lungs(lungs, fields, box_of(lungs), orientation, float(masks[0][lungs].mean()))
+
+
+def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
+    """The one or two largest components of a mask, filled, `(128, 128) bool`; None where they are
+    no plausible lungs.
+
+    A single component is accepted: on films with an opaque lung the other is all that is seen,
+    and lungs that touch are one component.
+    """
+    labels, count = ndimage.label(probability > THRESHOLD)
+    if not count:
+        return None
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[0] = 0
+    largest = np.argsort(areas)[::-1][:2]
+    chosen = largest[areas[largest] > LEAST_SHARE * areas[largest[0]]]
+    lungs: np.ndarray = ndimage.binary_fill_holes(np.isin(labels, chosen))
+    left, top, right, bottom = box_of(lungs)
+    plausible = (
+        LEAST_AREA <= lungs.mean() <= LARGEST_AREA
+        and min(right - left, bottom - top) >= LEAST_SIDE
+        and probability[lungs].mean() >= LEAST_CERTAINTY
+    )
+    return lungs if plausible else None
+
+
+def box_of(mask: np.ndarray) -> Box:
+    """The box around the pixels of a mask, as fractions of its sides."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    height, width = mask.shape
+    return (
+        float(columns[0] / width),
+        float(rows[0] / height),
+        float((columns[-1] + 1) / width),
+        float((rows[-1] + 1) / height),
+    )

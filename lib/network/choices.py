@@ -1,0 +1,9 @@
+"""The closed sets of words that checkpoints, model folders and flags share. Torch-free."""
+
+from typing import Literal
+
+Phase = Literal["a", "b"]  # a: feature extraction, b: fine-tuning
+Precision = Literal["fp32", "bf16"]  # what a compiled graph computes in
+PrecisionChoice = Literal["auto", "fp32", "bf16"]  # what --precision takes
+Tap = Literal["cut", "pooled"]  # outputs of the frozen backbone, below and behind its last block
+TAPS: tuple[Tap, ...] = ("cut", "pooled")  # in the order of the graph's outputs

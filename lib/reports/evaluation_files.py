@@ -1,0 +1,32 @@
+"""The files that an evaluation leaves behind, beside its two tables."""
+
+from pathlib import Path
+
+from lib.evaluation.operating_point import threshold_table
+from lib.evaluation.predictions import LabelledPredictions
+from lib.reports import figures, pages
+from lib.reports.pages import Study
+from lib.storage import atomic
+
+
+def write_all(study: Study, folder: Path, report: Path, model_card: Path) -> None:
+    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
+    evaluation, predictions = study.evaluation, study.predictions
+    _write_thresholds(study, folder / "thresholds.csv")
+    figures.confusion(evaluation, folder / "confusion.png")
+    figures.roc(predictions, evaluation, folder / "roc.png")
+    overview = folder / "overview.png"
+    figures.overview(predictions, evaluation, study.films.folder, overview, study.seed)
+    pages.write_report(report, study)
+    pages.write_model_card(model_card, study)
+    atomic.write_json(folder / "metrics.json", evaluation.to_json())
+
+
+def _write_thresholds(study: Study, path: Path) -> None:
+    path.unlink(missing_ok=True)  # an earlier table may be of another class
+    point = study.evaluation.operating_point
+    if point:
+        labelled = LabelledPredictions.of(study.predictions)
+        prevalences = [row.prevalence for row in point.predictive_values]
+        rows = threshold_table(labelled, point.positive, prevalences)
+        atomic.write_csv(path, list(rows[0]), rows)

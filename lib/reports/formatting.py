@@ -1,0 +1,26 @@
+"""Numbers as text, for the pages and the console."""
+
+from lib.evaluation.results import Estimate
+
+UNKNOWN = "–"
+
+
+def with_range(estimate: Estimate, form: str = ".3f") -> str:
+    """0.913 (0.862 to 0.951); without an interval 0.913; a dash for an undefined score."""
+    if estimate.value is None:
+        return UNKNOWN
+    text = f"{estimate.value:{form}}"
+    if estimate.interval:
+        low, high = estimate.interval
+        text += f" ({low:{form}} to {high:{form}})"
+    return text
+
+
+def score(value: float | None) -> str:
+    """0.913, or a dash."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """91.3%, or a dash."""
+    return UNKNOWN if value is None else f"{value:.{digits}%}"

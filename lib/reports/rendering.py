@@ -1,0 +1,43 @@
+"""Templates to files: the Jinja environment, its filters, and pictures inside a page."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from lib.reports import formatting
+from lib.storage.atomic import write_text
+
+THUMBNAIL = 176  # pixels, longer side
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("lib.reports", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {
+    "with_range": formatting.with_range,
+    "score": formatting.score,
+    "percent": formatting.percent,
+}
+
+
+def write_page(path: Path, template: str, content: dict[str, Any]) -> None:
+    """Render a template of lib/reports/templates into a file."""
+    write_text(path, _ENVIRONMENT.get_template(template).render(content))
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> str:
+    """Pixels `(side, side[, 3])` as the data URL of a small JPEG."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

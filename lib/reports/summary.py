@@ -1,0 +1,71 @@
+"""The scores of an evaluation on the console."""
+
+from pathlib import Path
+
+from lib.evaluation.baselines import BASELINES
+from lib.evaluation.results import Comparison, Evaluation, SourceScores
+from lib.reports.formatting import score, with_range
+from lib.run import console
+
+
+def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None:
+    """Print scores, baselines, sources, operating point, comparison and verdict."""
+    scores, model = evaluation.scores, evaluation.model
+    console.table(
+        f"phase {model.phase} on {evaluation.films} test films",
+        ("class", "precision", "recall", "F1", "AUROC", "films"),
+        [
+            (
+                name,
+                *(score(row.value) for row in (of.precision, of.recall, of.f1, of.auroc)),
+                str(of.films),
+            )
+            for name, of in scores.per_class.items()
+        ],
+    )
+    for baseline in evaluation.baselines.values():
+        margin = with_range(baseline.margin, "+.3f")
+        console.say(
+            f"{baseline.what}: macro-F1 {baseline.macro_f1:.3f}; the model minus this: {margin}"
+        )
+    for source in evaluation.sources:
+        _print_source(source)
+    _print_operating_point(evaluation)
+    if evaluation.comparison:
+        _print_comparison(evaluation.comparison)
+    if evaluation.verdict:
+        console.say(f"Verdict: {evaluation.verdict.words}")
+    console.say(
+        f"accuracy {with_range(scores.accuracy)} · macro-F1 {with_range(scores.macro_f1)} · "
+        f"95 % intervals · results in {folder}, report: {report}"
+    )
+
+
+def _print_source(source: SourceScores) -> None:
+    for name, area in source.auroc.items():
+        console.say(f"within {source.source}: {name} against the rest, AUROC {with_range(area)}")
+    if source.auroc and source.baselines:
+        accuracy = with_range(source.accuracy)
+        baselines = ", ".join(
+            f"{BASELINES[name].short} alone {share:.3f}" for name, share in source.baselines.items()
+        )
+        console.say(f"within {source.source}: accuracy {accuracy}, {baselines}")
+
+
+def _print_operating_point(evaluation: Evaluation) -> None:
+    point = evaluation.operating_point
+    if point:
+        console.say(
+            f"{point.positive} from probability {point.threshold:.3f}: "
+            f"sensitivity {with_range(point.sensitivity)}, "
+            f"specificity {with_range(point.specificity)}, "
+            f"{point.missed} of {point.cases} cases missed"
+        )
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    differences = comparison.differences
+    rows = {"accuracy": differences.accuracy, "macro-F1": differences.macro_f1}
+    rows |= {f"AUROC of {name}": of.auroc for name, of in differences.per_class.items()}
+    for name, difference in rows.items():
+        console.say(f"change of {name}: {with_range(difference, '+.3f')}")

@@ -1,0 +1,117 @@
+"""The films of a training run: which ones the split assigns, and how one becomes the network's
+input. Torch-free.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
+from lib.images.decode import ANY_SIZE, read_grey
+from lib.images.files import find_files
+from lib.network.backbones import BACKBONES
+from lib.network.numerics import Grey
+from lib.run.errors import JobError
+from lib.training.plan import Plan
+
+Part = Literal["train", "val"]
+PARTS: tuple[Part, ...] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class LabelledFilm:
+    """A training or validation film: its file and the index of its class."""
+
+    path: Path
+    target: int
+
+
+@dataclass(frozen=True)
+class FilmReader:
+    """The preparation of a film before augmentation and network.
+
+    Training with and without a cache, nodes of a cluster and the publication all read films through
+    this class. Its fields are part of the cache's key.
+    """
+
+    input_side: int  # pixels
+
+    @staticmethod
+    def of(plan: Plan) -> "FilmReader":
+        """The preparation that a plan's network needs."""
+        return FilmReader(BACKBONES[plan.backbone].input_side)
+
+    def read(self, film: LabelledFilm) -> Grey:
+        """The film as `(input_side, input_side) uint8`.
+
+        Raises:
+            JobError: the file cannot be read any more; the split job could read it.
+        """
+        try:
+            return read_grey(film.path, self.input_side, ANY_SIZE, trust_headers=True)
+        except JobError as error:
+            raise JobError(
+                f"{film.path}: {error}. The films changed during the training: run the jobs again "
+                "from ingest."
+            ) from error
+
+
+@dataclass(frozen=True)
+class SplitFilms:
+    """The training and validation films that split.csv assigns."""
+
+    data_dir: Path
+    digest: str  # sha256 of split.csv
+    classes: tuple[str, ...]  # in alphabetical order, as ImageFolder numbers them
+    films: Mapping[Part, Sequence[LabelledFilm]]
+
+    @staticmethod
+    def read(data_dir: Path) -> "SplitFilms":
+        """Read split.csv and compare it with the files in train/ and val/.
+
+        Raises:
+            JobError: no split, a class without films, or files that split.csv does not name.
+        """
+        digest = read_split_digest(data_dir)  # first: a later change of the rows is then noticed
+        rows = read_split(data_dir)
+        classes = tuple(sorted({row.label for row in rows if row.split}))
+        films = {part: _films_of(part, rows, classes, data_dir) for part in PARTS}
+        return SplitFilms(data_dir, digest, classes, films)
+
+    @property
+    def cache_dir(self) -> Path:
+        """The folder of weights and activations."""
+        return self.data_dir / "cache"
+
+    def require_unchanged(self) -> None:
+        """Refuse to publish a model of a split that was replaced during the training.
+
+        Raises:
+            JobError: split.csv is another file now.
+        """
+        if read_split_digest(self.data_dir) != self.digest:
+            raise JobError(
+                "split.csv changed during the training; nothing was published. Run the train job "
+                "again."
+            )
+
+
+def _films_of(
+    part: Part, rows: Sequence[SplitRecord], classes: Sequence[str], data_dir: Path
+) -> list[LabelledFilm]:
+    members = [row for row in rows if row.split == part]
+    missing = [label for label in classes if not any(row.label == label for row in members)]
+    if missing:
+        raise JobError(
+            f"{data_dir / part} has no film of {', '.join(missing)}. Run the split job again."
+        )
+    on_disk = {path.relative_to(data_dir).as_posix() for path in find_files(data_dir / part)[0]}
+    differing = on_disk ^ {row.file for row in members}
+    if differing:
+        raise JobError(
+            f"{data_dir / part} and split.csv disagree about {len(differing)} films, the first is "
+            f"{min(differing)}. Add or remove films at the source, then run the ingest and split "
+            "jobs again."
+        )
+    return [LabelledFilm(data_dir / row.file, classes.index(row.label)) for row in members]

@@ -1,0 +1,56 @@
+"""The verdict: a planted shortcut is found and named, an honest set is not accused."""
+
+import pytest
+
+from lib.evaluation.results import BaselineScores, Estimate, Interval, Verdict
+from lib.evaluation.verdict import verdict
+
+Rival = tuple[float, Interval | None]  # macro-F1, interval of the margin
+
+
+def _verdict(model: float, interval: Interval, **rivals: Rival) -> Verdict:
+    baselines = {
+        name: BaselineScores(name, macro_f1, Estimate(model - macro_f1, margin))
+        for name, (macro_f1, margin) in rivals.items()
+    }
+    return verdict(Estimate(model, interval), baselines, chance=1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "margin", "level"),
+    [
+        (0.99, (-0.01, 0.02), "shortcut"),
+        (0.85, (-0.20, 0.25), "undecided"),
+        (0.85, (0.05, 0.15), "confounded"),
+        (0.40, (0.40, 0.60), "clear"),
+    ],
+)
+def test_each_level_has_its_words(baseline: float, margin: Interval, level: str) -> None:
+    found = _verdict(0.95, (0.9, 0.98), metadata=(baseline, margin), thumbnail=(0.35, (0.5, 0.7)))
+    assert found.level == level
+    assert f"{baseline:.3f}" in found.words
+
+
+def test_a_thumbnail_that_is_not_beaten_does_not_prove_how_the_files_were_made() -> None:
+    found = _verdict(0.9, (0.85, 0.95), metadata=(0.4, (0.3, 0.5)), thumbnail=(0.89, (-0.02, 0.05)))
+    assert "sees no detail of a lung" in found.words
+    assert "by properties of the files" not in found.words
+
+
+def test_a_margin_without_an_interval_counts_as_not_beaten() -> None:
+    found = _verdict(0.9, (0.85, 0.95), metadata=(0.4, None), thumbnail=(0.4, (0.3, 0.5)))
+    assert found.level == "shortcut"
+
+
+def test_a_model_that_guesses_is_said_to_guess() -> None:
+    found = _verdict(
+        0.33, (0.27, 0.42), metadata=(0.34, (-0.1, 0.1)), thumbnail=(0.31, (-0.1, 0.1))
+    )
+    assert found.level == "chance"
+    assert found.share_without_lungs == 1
+    assert "Nothing here shows that the model does better than guessing" in found.words
+
+
+def test_a_guessing_model_beside_a_baseline_that_knows_the_classes_is_a_shortcut() -> None:
+    found = _verdict(0.33, (0.27, 0.42), metadata=(1.0, (-0.7, -0.6)), thumbnail=(0.3, None))
+    assert found.level == "shortcut"

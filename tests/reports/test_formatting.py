@@ -1,0 +1,25 @@
+"""Numbers as text."""
+
+import pytest
+
+from lib.evaluation.results import Estimate
+from lib.reports.formatting import percent, score, with_range
+
+
+@pytest.mark.parametrize(
+    ("estimate", "form", "text"),
+    [
+        (Estimate(0.5, (0.25, 0.75)), ".3f", "0.500 (0.250 to 0.750)"),
+        (Estimate(0.5, None), ".3f", "0.500"),
+        (Estimate(0.03, (-0.01, 0.07)), "+.2f", "+0.03 (-0.01 to +0.07)"),
+        (Estimate(0.5, (0.25, 1.0)), ".1%", "50.0% (25.0% to 100.0%)"),
+        (Estimate(None, None), ".3f", "–"),
+    ],
+)
+def test_an_estimate_is_shown_with_its_interval(estimate: Estimate, form: str, text: str) -> None:
+    assert with_range(estimate, form) == text
+
+
+def test_a_score_that_is_not_defined_is_a_dash() -> None:
+    assert (score(None), percent(None)) == ("–", "–")
+    assert (score(0.9126), percent(0.9126), percent(0.9126, 0)) == ("0.913", "91.3%", "91%")
