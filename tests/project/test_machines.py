@@ -13,7 +13,43 @@ from tests.project.test_deploy import PROJECT, Done, checkout, script
 __all__ = ["checkout"]
 # What scripts may use everywhere: POSIX, and what macOS brings.
 # No timeout, realpath, setpriv, sha256sum, flock, column.
-COMMON = ["bash", "sh", "env", "awk", "sed", "grep", "sort", "head", "tail", "tr", "cut", "paste", "wc", "find", "df", "date", "dirname", "basename", "cat", "cp", "cmp", "ls", "mkdir", "mktemp", "mv", "rm", "id", "uname", "getconf", "touch", "make", "shasum", "sleep", "chmod", "printf"]
+COMMON = [
+    "bash",
+    "sh",
+    "env",
+    "awk",
+    "sed",
+    "grep",
+    "sort",
+    "head",
+    "tail",
+    "tr",
+    "cut",
+    "paste",
+    "wc",
+    "find",
+    "df",
+    "date",
+    "dirname",
+    "basename",
+    "cat",
+    "cp",
+    "cmp",
+    "ls",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "rm",
+    "id",
+    "uname",
+    "getconf",
+    "touch",
+    "make",
+    "shasum",
+    "sleep",
+    "chmod",
+    "printf",
+]
 
 
 @pytest.fixture
