@@ -31,11 +31,16 @@ SLOW_FIXTURES = {"ready", "made", "engine"}  # and all that are built on them
 SLOW_MARKERS = ("real_films", "engine", "cron")
 SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
 SLOW_NAMES = {"subprocess", "multiprocessing", "processes"}
+# Seconds for one test, including the fixtures that it is the first to ask for.
+TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what trains, runs in a container or starts a process: `make test-fast`."""
     for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in TIMEOUTS:
+            item.add_marker(pytest.mark.timeout(TIMEOUTS[folder]))
         if isinstance(item, pytest.Function) and _is_slow(item):
             item.add_marker("slow")
 
