@@ -1,9 +1,8 @@
-"""Five programs. Each is one file, read top to bottom as a recipe; no job imports another."""
+"""The five jobs: one file each, which names its steps in order. No job imports another."""
 
 import signal
 import sys
 
-if (
-    sys.argv[0] == "-m"
-):  # python -m jobs.…: until cli.execute listens, Ctrl-C ends the program without a traceback
+# python -m jobs.…: Ctrl-C ends the program without a traceback until lib.run.execute handles it.
+if sys.argv[0] == "-m":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
