@@ -117,7 +117,8 @@ def train(
 
     Refused before any work: --nofreeze_backbone with --fine_tune_last_block; --checkpoint_path
     without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of
-    another backbone, other classes, another split or another crop; a class without training or validation films.
+    another backbone, other classes, another split or another crop; a class
+    without training or validation films.
 
     Examples:
         python -m jobs.train --phase a

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.images import lungs as shipped
+from lib.network import lungs as shipped
 from tools import lung_films
 from tools.lung_augmentation import LUNGLESS, batch_of, upright_views
 from tools.lung_export import export

@@ -53,6 +53,6 @@ def crop_to_lungs(film: Grey, lungs: Lungs, side: int) -> Grey:
     Without lungs it is the whole film. The film is squeezed to a square already, and so is the
     crop: the order of the two does not matter.
     """
-    box = tuple(edge * film.shape[0] for edge in lungs.crop_box())
-    view = Image.fromarray(film).resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(view)
+    left, top, right, bottom = (edge * film.shape[0] for edge in lungs.crop_box())
+    box = (left, top, right, bottom)
+    return np.asarray(Image.fromarray(film).resize((side, side), Image.Resampling.BILINEAR, box))

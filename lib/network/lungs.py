@@ -70,9 +70,9 @@ class Lungs:
 
     def mask_in_crop(self, side: int) -> np.ndarray:
         """`mask` on the film that is cropped to `crop_box`, `(side, side) bool`."""
-        box = tuple(edge * SIDE for edge in self.crop_box())
+        left, top, right, bottom = (edge * SIDE for edge in self.crop_box())
         levels = Image.fromarray(self.mask.astype(np.float32))
-        resized = levels.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        resized = levels.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
         inside: np.ndarray = np.asarray(resized) > 0.5
         return inside
 

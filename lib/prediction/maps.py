@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
+from PIL import Image, ImageFilter
 
 if TYPE_CHECKING:  # the module of the lungs loads the inference engine
     from lib.network.lungs import Lungs
@@ -43,18 +42,13 @@ def share_outside_lungs(
     grid = _resized(evidence(maps, index), _GRID)
     total = float(grid.sum())
     if lungs is not None and lungs.box is not None:
-        inside = float(grid[lungs.mask_in_crop(_GRID)].sum())
+        inside = grid[lungs.mask_in_crop(_GRID)]
     else:
-        inside = float(grid[_lung_field()].sum())
-    return 1 - inside / total if total > 0 else 0.0
-
-
-def _lung_field() -> tuple[NDArray[np.intp], ...]:
-    """Index of the grid's positions in `LUNG_FIELD`."""
-    centres = (np.arange(_GRID) + 0.5) / _GRID
-    rows = (centres > LUNG_FIELD["top"]) & (centres < LUNG_FIELD["bottom"])
-    columns = (centres > LUNG_FIELD["left"]) & (centres < LUNG_FIELD["right"])
-    return np.ix_(rows, columns)
+        centres = (np.arange(_GRID) + 0.5) / _GRID
+        rows = (centres > LUNG_FIELD["top"]) & (centres < LUNG_FIELD["bottom"])
+        columns = (centres > LUNG_FIELD["left"]) & (centres < LUNG_FIELD["right"])
+        inside = grid[np.ix_(rows, columns)]
+    return 1 - float(inside.sum()) / total if total > 0 else 0.0
 
 
 def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> Image.Image:
@@ -70,8 +64,9 @@ def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> I
 
 def with_outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """A picture `(h, w, 3)` with the inner edge of `mask` `(h, w)` drawn in blue."""
+    eroded = np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MinFilter(3)))
     drawn = picture.copy()
-    drawn[mask & ~ndimage.binary_erosion(mask)] = OUTLINE
+    drawn[mask & (eroded == 0)] = OUTLINE
     return drawn
 
 
