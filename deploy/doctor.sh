@@ -75,7 +75,7 @@ check_kind() {
   local kind="" name value have
   while read -r line; do
     case $line in
-    "# podman") ok "engine: Podman (tried with docker compose as its compose provider)" ;;
+    "# podman") warn "engine: Podman, on which no test ran" ;;
     "# rootless") kind="runs without root: UID and GID 0 in the containers are you outside" ;;
     "# userns") kind="remaps users: UID in the containers is another number outside" ;;
     "# selinux") kind="is confined by SELinux: films need a label that containers may read" ;;
@@ -145,11 +145,11 @@ check_folder() {
   else ok "$name $folder: $(gigabytes "$free") free"; fi
 }
 
-# The wheels of OpenVINO and PyTorch are built for CPUs with AVX2; on x86 without it a job ends in "illegal instruction".
+# Without AVX2 the libraries compute with what there is (tried on an emulated CPU), at a fraction of the speed.
 check_cpu() {
   local flags; flags=" $(sed -n 's/^flags[[:space:]]*: //p' "${CPUINFO:-/proc/cpuinfo}" 2>/dev/null | head -n 1) "
   if [ "$flags" = "  " ]; then ok "CPU: $(uname -m), $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo "?") cores"
-  elif [[ $flags != *" avx2 "* ]]; then fail "CPU: no AVX2, which the computing libraries need: use a machine of 2013 or later, or let the virtual machine show its host's CPU (cpu type host)"
+  elif [[ $flags != *" avx2 "* ]]; then warn "CPU: no AVX2, jobs will be slow: let the virtual machine show its host's CPU (type host), or use a newer machine"
   elif [[ $flags == *" amx_bf16 "* || $flags == *" avx512_bf16 "* ]]; then ok "CPU: AVX2, and bf16 for PRECISION=auto"
   else ok "CPU: AVX2"; fi
 }

@@ -6,7 +6,7 @@
 # A .venv of a supported version is kept: then it is .venv/bin/python. Exit code 1, with what to install, where there is none.
 set -uo pipefail
 
-SUPPORTED="3.13 3.12 3.11"
+SUPPORTED="3.13 3.12 3.11 3.14" # in this order: 3.14 has all wheels, no test ran on it
 # In use already, and a version that is wanted: brought up to date, not replaced.
 KEPT=.venv/bin/python
 wanted=${1:-}

@@ -5,7 +5,6 @@ from the environment.
 """
 
 import os
-import re
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib.run.errors import JobError
+from lib.run.logs import USER_IN_URL
 
 _READ_BY_CLIENTS = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # requests; urllib and Python's ssl
-_USER_IN_ADDRESS = re.compile(r"://(?:[^/\s@]+|[^/\s@:]*:[^\s@]*)@")  # a password may hold a slash
 
 
 @contextmanager
@@ -92,7 +91,7 @@ def describe_failure(error: BaseException) -> str:
 
 def without_credentials(text: str) -> str:
     """`text` with `***` in the place of user and password in addresses."""
-    return _USER_IN_ADDRESS.sub("://***@", text)
+    return USER_IN_URL.sub("://***@", text)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

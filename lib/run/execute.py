@@ -3,6 +3,7 @@
 import errno
 import functools
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def run(job: Job) -> NoReturn:
 
 def execute(job: Job, argv: Sequence[str]) -> int:
     """Check `argv`, call `job` through Fire, log the run. Returns the exit code."""
+    # Of a HOME that cannot be written it would tell each time; it uses TMPDIR then.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     load_dotenv(".env")  # the environment takes precedence
     complain = functools.partial(console.warn, log_as="")
     log = logs.JobLog(job.__name__, logs.runs_dir_of(argv), complain)

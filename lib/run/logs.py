@@ -50,7 +50,7 @@ _FILM = re.compile(
     rf"|[^\s'\"(),;]+{_SUFFIX}",
     re.IGNORECASE,
 )
-_USER_IN_URL = re.compile(r"://(?:[^/\s@]+|[^/\s@:]*:[^\s@]*)@")  # a password may hold a slash
+USER_IN_URL = re.compile(r"://(?:[^/\s@]+|[^/\s@:]*:[^\s@]*)@")  # a password may hold a slash
 _EVENTS = {logging.INFO: "note", logging.WARNING: "warning", logging.ERROR: "failure"}
 
 
@@ -91,7 +91,7 @@ class Redaction(logging.Filter):
             return value
         for text in sorted(self._replacements, key=len, reverse=True):
             value = value.replace(text, self._replacements[text])
-        return _USER_IN_URL.sub("://***@", _FILM.sub("<film>", value))
+        return USER_IN_URL.sub("://***@", _FILM.sub("<film>", value))
 
 
 class JsonLine(logging.Formatter):
