@@ -13,6 +13,7 @@ SEED     := $(call setting,SEED,0)
 CPUS     := $(call setting,CPUS,0)
 WORKERS  := $(call setting,WORKERS,0)
 PRECISION := $(call setting,PRECISION,auto)
+CROP     := $(call setting,CROP,none)
 CACHE_GB := $(call setting,CACHE_GB,0)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
@@ -24,7 +25,7 @@ owner_of = $(shell [ "$$(id -u)" = 0 ] && ls -ldn . | awk '{ print $$$(1) }' || 
 UID := $(or $(call setting,UID),$(call owner_of,3,-u))
 GID := $(or $(call setting,GID),$(call owner_of,4,-g))
 SELINUX := $(call setting,SELINUX)
-export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CACHE_GB UID GID
+export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CROP CACHE_GB UID GID
 
 PYTHON   := .venv/bin/python
 MANIFEST := $(DATA_DIR)/raw/manifest.csv
@@ -138,8 +139,8 @@ $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
-$(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_A_ARGS)
-$(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(TRAIN_B_ARGS)
+$(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_A_ARGS)
+$(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_B_ARGS)
 $(RUNS_DIR)/.settings-evaluate: SETTINGS = $(PRECISION) $(EVALUATE_ARGS)
 $(RUNS_DIR)/.settings-predict: SETTINGS = $(PRECISION) $(PREDICT_ARGS)
 $(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts

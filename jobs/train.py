@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lib import settings
-from lib.network.choices import Phase, PrecisionChoice
+from lib.network.choices import Crop, Phase, PrecisionChoice
 from lib.run import execute, signals
 from lib.run.errors import DONE
 from lib.run.flags import Flag
@@ -81,6 +81,7 @@ def train(
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     cluster: Annotated[str, settings.CLUSTER] = settings.CLUSTER.default,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
+    crop: Annotated[Crop, settings.CROP] = settings.CROP.default,
     restart: Annotated[
         bool, Flag("train anew even if a run with the same settings is interrupted or finished")
     ] = False,
@@ -97,6 +98,9 @@ def train(
 
     Films are converted to grey, resized to the backbone's input and normalised with its statistics.
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored.
+    With --crop lungs a small segmenter finds the lungs, and the film is cropped to the box around
+    them; where it finds none the whole film is used. The model records the crop and carries the
+    segmenter, so that evaluate and predict_batch see the same pixels.
     Frozen layers keep their parameters and their BatchNorm statistics. Phase B counts Phase A's
     score as epoch 0, so it is never worse on validation.
 
@@ -113,7 +117,8 @@ def train(
 
     Refused before any work: --nofreeze_backbone with --fine_tune_last_block; --checkpoint_path
     without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of
-    another backbone, other classes or another split; a class without training or validation films.
+    another backbone, other classes, another split or another crop; a class
+    without training or validation films.
 
     Examples:
         python -m jobs.train --phase a
@@ -136,6 +141,7 @@ def train(
         cache=cache == "on",
         views=views,
         precision=precision,
+        crop=crop,
         checkpoint_path=checkpoint_path,
         cluster=cluster,
     )

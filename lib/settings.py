@@ -9,7 +9,7 @@ from typing import get_args
 
 from lib.images.files import FILE_SECONDS, MAX_PIXELS
 from lib.network.backbones import BACKBONES
-from lib.network.choices import PrecisionChoice
+from lib.network.choices import Crop, PrecisionChoice
 from lib.run.flags import Setting
 
 DATA_DIR = Setting("folder of films, splits and caches", env="DATA_DIR", default=Path("data"))
@@ -67,6 +67,12 @@ PRECISION = Setting(
     env="PRECISION",
     default="auto",
 )
+CROP = Setting(
+    "part of a film that the network sees: none, the whole film; lungs, the box around the lungs",
+    choices=get_args(Crop),
+    env="CROP",
+    default="none",
+)
 
 MAX_MEGAPIXELS = Setting(
     "size limit of a film in megapixels, checked in the file's header",
@@ -111,6 +117,7 @@ SETTINGS = (
     WORKERS,
     CACHE_GB,
     PRECISION,
+    CROP,
     MAX_MEGAPIXELS,
     FILE_TIMEOUT,
     FOLLOW_LINKS,

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lib.network.choices import Phase, Precision, PrecisionChoice
+from lib.network.choices import Crop, Phase, Precision, PrecisionChoice
 from lib.network.graph import native_precision
 from lib.run.errors import JobError
 from lib.storage.atomic import recover_folder, sha256_of, write_json
@@ -47,6 +47,7 @@ class ModelManifest:
     files: dict[str, str]  # file name → sha256
     made_with: dict[str, str]  # package → version
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
+    crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
 
     @property
     def name(self) -> str:
@@ -56,6 +57,8 @@ class ModelManifest:
     def write(self, folder: Path) -> None:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
+        if self.crop == "none":  # earlier versions read the folder as well
+            del content["crop"]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})
 
     @staticmethod

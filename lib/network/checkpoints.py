@@ -31,6 +31,9 @@ class Checkpoint:
     state: dict[str, Tensor]
     data_digest: str  # sha256 of the split.csv it was trained on
     parent_digest: str = ""  # sha256 of the weights it started from
+    segmenter: str = (
+        ""  # digest of the lung segmenter that films were cropped with; "": whole films
+    )
 
     @property
     def digest(self) -> str:
@@ -54,7 +57,10 @@ def digest_of_weights(state: Mapping[str, Tensor]) -> str:
 
 def save(path: Path, content: Checkpoint) -> None:
     """Write `content`; the same content gives the same bytes."""
-    save_state(path, {"format": FORMAT, **asdict(content), "classes": list(content.classes)})
+    state = {"format": FORMAT, **asdict(content), "classes": list(content.classes)}
+    if not content.segmenter:  # earlier versions read the checkpoint as well
+        del state["segmenter"]
+    save_state(path, state)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from lib.network.checkpoints import Checkpoint
 from lib.network.choices import TAPS, Precision, Tap
 from lib.network.conversion import convert, with_grey_input, write_graphs
 from lib.network.graph import Graph, native_precision
+from lib.network.lungs import copy_segmenter
 from lib.network.numerics import Floats, Grey, Probabilities, softmax
 from lib.network.openvino import opset, ov
 from lib.network.taps import join
@@ -111,13 +112,17 @@ def write_model(
     Without them bfloat16 is only used on request. `frozen_graphs` names the folder that
     `taps.write_taps` wrote and the output that was trained on: only the trained layers are
     converted then, which saves seconds. `calibrate` is called with the model's outputs for `films`.
+    A checkpoint of cropped films brings a copy of the lung segmenter into the folder.
 
     Raises:
-        JobError: the fp32 graph does not agree with PyTorch.
+        JobError: the fp32 graph does not agree with PyTorch, or the checkpoint's films were cropped
+            with another segmenter.
     """
     partial = folder.with_name(f".{folder.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
+    if checkpoint.segmenter:
+        copy_segmenter(partial, checkpoint.segmenter)
     calibration_films = sample(films, CALIBRATION_FILMS)
     if frozen_graphs:
         _write_joined(partial, *frozen_graphs, network, calibration_films)
@@ -147,6 +152,7 @@ def write_model(
         files={path.name: sha256_of(path) for path in sorted(partial.iterdir())},
         made_with={name: version(name) for name in ("openvino", "torch")},
         calibration=calibration,
+        crop="lungs" if checkpoint.segmenter else "none",
     )
     manifest.write(partial)
     swap_folder(partial, folder)

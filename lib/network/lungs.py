@@ -7,6 +7,8 @@ sides of the film.
 
 import hashlib
 import json
+import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from lib.network.openvino import core
 from lib.run.errors import JobError
 
 FOLDER = Path(__file__).parent / "lung_model"
+FILES = ("lungs.xml", "lungs.bin", "lungs.json")
 SIDE = 128  # pixels of the network's square input and of its masks
 ORIENTATIONS = ("upright", "turned 90", "turned 180", "turned 270", "no lungs")
 THRESHOLD = 0.5  # probability from which a pixel is lung
@@ -65,19 +68,35 @@ class Lungs:
             min(1.0, bottom + margin),
         )
 
+    def mask_in_crop(self, side: int) -> np.ndarray:
+        """`mask` on the film that is cropped to `crop_box`, `(side, side) bool`."""
+        left, top, right, bottom = (edge * SIDE for edge in self.crop_box())
+        levels = Image.fromarray(self.mask.astype(np.float32))
+        resized = levels.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
+        inside: np.ndarray = np.asarray(resized) > 0.5
+        return inside
+
 
 class LungFinder:
-    """The compiled segmenter. One per thread: a request holds its own buffers.
+    """The compiled segmenter. Several threads may use it: each has a request of its own.
+
+    It computes in fp32, a film on one core, so that a film has the same box on every machine.
 
     Raises:
         JobError: the shipped files are missing or changed.
     """
 
     def __init__(self, threads: int = 1, folder: Path = FOLDER) -> None:
+        """`threads` is the number of films that are computed at the same time."""
         _checked_record(folder)
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
-        self._request = compiled.create_infer_request()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
+        self._own = threading.local()
 
     def find(self, grey: np.ndarray) -> Lungs:
         """Find the lungs on a film `(h, w) uint8`."""
@@ -88,10 +107,49 @@ class LungFinder:
         if not films:
             return []
         batch = np.stack([_squeezed(grey) for grey in films])[:, None]
-        self._request.infer([batch])
-        masks = self._request.get_tensor("masks").data
-        turns = self._request.get_tensor("orientation").data
+        request = self._request_of_this_thread()
+        request.infer([batch])
+        masks, turns = (request.get_tensor(name).data for name in ("masks", "orientation"))
         return [_judged(*both) for both in zip(masks, turns, strict=True)]
+
+    def _request_of_this_thread(self) -> Any:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        return self._own.request
+
+
+def segmenter_digest(folder: Path = FOLDER) -> str:
+    """SHA-256 that identifies the weights and the graph of a segmenter.
+
+    Raises:
+        JobError: the files are missing or changed.
+    """
+    files = _checked_record(folder)["files"]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def copy_segmenter(folder: Path, digest: str) -> None:
+    """Copy the program's segmenter into a model folder.
+
+    Raises:
+        JobError: the model was trained with another segmenter than that of this program.
+    """
+    require_segmenter(digest)
+    for name in FILES:
+        shutil.copyfile(FOLDER / name, folder / name)
+
+
+def require_segmenter(digest: str) -> None:
+    """Refuse to crop training films with another segmenter than the one that `digest` names.
+
+    Raises:
+        JobError: the program's segmenter is another one.
+    """
+    if segmenter_digest() != digest:
+        raise JobError(
+            "the films were cropped with another lung segmenter than that of this program: use the "
+            "version of the program that trained the checkpoint, on every node, or train again."
+        )
 
 
 def _checked_record(folder: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Classifier:
             model, self.manifest, options.operating_point, options.review_below
         )
         reader = Reader(
-            self.manifest.input_side,
+            self._predictor.decoded_side,
             options.max_pixels,
             tags=options.tags,
             trust_headers=options.trust_headers,

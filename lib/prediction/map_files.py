@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.prediction.maps import overlay
+from lib.prediction.maps import overlay, with_outline
 from lib.prediction.prediction import Prediction
 from lib.run import console
 from lib.storage import atomic
@@ -52,9 +52,14 @@ class MapFolder:
 
 
 def draw_map(prediction: Prediction, index: int) -> bytes:
-    """PNG: the film as the model sees it, and beside it the evidence for class `index` over it."""
+    """PNG: the film as the model sees it, and beside it the evidence for class `index` over it.
+
+    Where the model crops to the lungs, their outline is drawn over the evidence.
+    """
     grey = prediction.film.grey
     over = np.asarray(overlay(grey, prediction.maps, index))
+    if prediction.lungs:
+        over = with_outline(over, prediction.lungs.mask_in_crop(grey.shape[0]))
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), over])).save(buffer, "PNG")
     return buffer.getvalue()

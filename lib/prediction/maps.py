@@ -3,9 +3,14 @@
 Source: B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
+
+if TYPE_CHECKING:  # the module of the lungs loads the inference engine
+    from lib.network.lungs import Lungs
 
 # Central field that holds both lungs of a frontal film, in shares of its height and width. Markers,
 # shoulders, arms, abdomen and borders lie outside. It is a rectangle, not a segmentation.
@@ -14,6 +19,7 @@ AREA_OUTSIDE = 1 - (LUNG_FIELD["bottom"] - LUNG_FIELD["top"]) * (
     LUNG_FIELD["right"] - LUNG_FIELD["left"]
 )
 _GRID = 64
+OUTLINE = (60, 190, 255)  # RGB
 
 
 def evidence(maps: NDArray[np.float32], index: int) -> NDArray[np.float32]:
@@ -26,15 +32,23 @@ def evidence(maps: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     return above_mean
 
 
-def share_outside_lungs(maps: NDArray[np.float32], index: int) -> float:
-    """Share of the evidence for class `index` outside `LUNG_FIELD`, 0 to 1; 0 without evidence."""
+def share_outside_lungs(
+    maps: NDArray[np.float32], index: int, lungs: "Lungs | None" = None
+) -> float:
+    """Share of the evidence for class `index` outside the lungs, 0 to 1; 0 without evidence.
+
+    The lungs are those of the film, where the model crops to them and found any; else `LUNG_FIELD`.
+    """
     grid = _resized(evidence(maps, index), _GRID)
     total = float(grid.sum())
-    centres = (np.arange(_GRID) + 0.5) / _GRID
-    rows = (centres > LUNG_FIELD["top"]) & (centres < LUNG_FIELD["bottom"])
-    columns = (centres > LUNG_FIELD["left"]) & (centres < LUNG_FIELD["right"])
-    inside = float(grid[np.ix_(rows, columns)].sum())
-    return 1 - inside / total if total > 0 else 0.0
+    if lungs is not None and lungs.box is not None:
+        inside = grid[lungs.mask_in_crop(_GRID)]
+    else:
+        centres = (np.arange(_GRID) + 0.5) / _GRID
+        rows = (centres > LUNG_FIELD["top"]) & (centres < LUNG_FIELD["bottom"])
+        columns = (centres > LUNG_FIELD["left"]) & (centres < LUNG_FIELD["right"])
+        inside = grid[np.ix_(rows, columns)]
+    return 1 - float(inside.sum()) / total if total > 0 else 0.0
 
 
 def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> Image.Image:
@@ -46,6 +60,14 @@ def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> I
     return Image.fromarray(
         (film * (1 - 0.55 * strength) + colour * 0.55 * strength).clip(0, 255).astype(np.uint8)
     )
+
+
+def with_outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture `(h, w, 3)` with the inner edge of `mask` `(h, w)` drawn in blue."""
+    eroded = np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MinFilter(3)))
+    drawn = picture.copy()
+    drawn[mask & (eroded == 0)] = OUTLINE
+    return drawn
 
 
 def _resized(grid: NDArray[np.float32], side: int) -> NDArray[np.float32]:

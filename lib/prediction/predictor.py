@@ -1,6 +1,7 @@
 """The compiled model applied to files, without torch: decoding processes feed the graph."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lib.images.decode import ANY_SIZE
@@ -8,10 +9,13 @@ from lib.images.files import FILE_SECONDS
 from lib.images.reader import Film, FilmReader, Reader
 from lib.network.artifact import ModelManifest
 from lib.network.choices import PrecisionChoice
+from lib.network.crop import LungCropper, decoded_side
 from lib.network.graph import FILMS_PER_REQUEST, Graph, Source
+from lib.network.lungs import Lungs
 from lib.network.numerics import softmax
 from lib.prediction.prediction import Prediction
 from lib.workers.processes import Isolated, start_server
+from lib.workers.threads import map_ordered
 
 
 class Predictor:
@@ -38,19 +42,23 @@ class Predictor:
             self.manifest.calibration["temperature"] if self.manifest.calibration else 1.0
         )
         self.graph = Graph(folder, self.precision, cores)
-        self.readers, self.seconds = readers, seconds
+        self.cores, self.readers, self.seconds = cores, readers, seconds
+        self._cropper = LungCropper(cores, folder) if self.manifest.crop == "lungs" else None
+
+    @property
+    def decoded_side(self) -> int:
+        """Pixels that readers decode a film to; cropping comes behind it."""
+        return decoded_side(self.manifest.input_side, self.manifest.crop)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
-        with self.readers_of(
-            Reader(self.manifest.input_side, ANY_SIZE, trust_headers=True)
-        ) as readers:
+        with self.readers_of(Reader(self.decoded_side, ANY_SIZE, trust_headers=True)) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:
         """Decoding processes that several calls of `answers` can use.
 
-        `reader` gives films with the side that the model takes.
+        `reader` gives films of `decoded_side`.
         """
         return Isolated(reader, reader.lost, self.readers, self.seconds)
 
@@ -62,11 +70,26 @@ class Predictor:
         A film that crashes its decoder has an error in its prediction; no other film is affected.
         """
         films = readers.map(sources, self.readers + 2 * FILMS_PER_REQUEST)
-        for film, outputs in self.graph.stream(
-            (film, None if film.error else film.grey) for film in films
+        for (film, lungs), outputs in self.graph.stream(
+            ((film, lungs), None if film.error else film.grey) for film, lungs in self._seen(films)
         ):
             if outputs is None:
                 yield Prediction(film)
             else:
                 logits, features, maps = outputs
-                yield Prediction(film, logits, softmax(logits / self.temperature), features, maps)
+                probabilities = softmax(logits / self.temperature)
+                yield Prediction(film, logits, probabilities, features, maps, lungs)
+
+    def _seen(self, films: Iterable[Film]) -> Iterator[tuple[Film, Lungs | None]]:
+        """Films as the network sees them, in order, with the lungs if the model takes crops."""
+        if self._cropper is None:
+            return ((film, None) for film in films)
+        ahead = 2 * self.cores + FILMS_PER_REQUEST
+        return map_ordered(self._cropped, films, self.cores, ahead)
+
+    def _cropped(self, film: Film) -> tuple[Film, Lungs | None]:
+        if film.error:
+            return film, None
+        assert self._cropper
+        view = self._cropper.view(film.grey, self.manifest.input_side)
+        return replace(film, grey=view.grey), view.lungs

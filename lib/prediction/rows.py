@@ -49,7 +49,7 @@ def row_of(path: str, prediction: Prediction, triage: Triage, model: str) -> Row
         probabilities=tuple(probabilities.tolist()),
         needs_review=bool(reasons),
         reasons=reasons,
-        outside_lungs=share_outside_lungs(prediction.maps, best),
+        outside_lungs=share_outside_lungs(prediction.maps, best, prediction.lungs),
         error=film.error,
         tags=film.tags,
     )

@@ -25,6 +25,7 @@ class Code(StrEnum):
     BLANK = "blank"
     LOW_CONFIDENCE = "low_confidence"
     INVERTED = "inverted"
+    NO_LUNGS = "no_lungs"
     OUT_OF_DISTRIBUTION = "out_of_distribution"
     NEAR_THRESHOLD = "near_threshold"
     DECODER_NOTE = "decoder_note"  # of lib.images.reader.Film.notes
@@ -96,7 +97,10 @@ class Triage:
         """What the image and the validation films say."""
         if prediction.film.contrast < LOW_CONTRAST:
             yield Reason(Code.BLANK, "blank or nearly blank")
-        elif self.calibration and self.reference:
+            return
+        if prediction.lungs is not None and prediction.lungs.box is None:
+            yield Reason(Code.NO_LUNGS, "no lungs found")
+        if self.calibration and self.reference:
             yield from self._of_confidence(self.calibration, probabilities)
             yield from self._of_appearance(self.calibration, self.reference, prediction)
             yield from self._of_threshold(self.calibration, probabilities)

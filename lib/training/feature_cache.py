@@ -56,6 +56,8 @@ class CacheKey:
         """Name of the folder that holds the activations."""
         content = asdict(self)
         content |= content.pop("reader")
+        if not self.reader.segmenter:  # the folders of earlier versions
+            del content["segmenter"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

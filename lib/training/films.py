@@ -2,6 +2,8 @@
 input. Torch-free.
 """
 
+import functools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,12 @@ from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.images.files import find_files
 from lib.network.backbones import BACKBONES
+from lib.network.crop import LungCropper, decoded_side
+from lib.network.lungs import require_segmenter, segmenter_digest
 from lib.network.numerics import Grey
 from lib.run.errors import JobError
 from lib.training.plan import Plan
+from lib.workers.cores import usable_cores
 
 Part = Literal["train", "val"]
 PARTS: tuple[Part, ...] = ("train", "val")
@@ -36,25 +41,58 @@ class FilmReader:
     """
 
     input_side: int  # pixels
+    segmenter: str = ""  # digest of the lung segmenter that films are cropped with; "": whole films
 
     @staticmethod
     def of(plan: Plan) -> "FilmReader":
         """The preparation that a plan's network needs."""
-        return FilmReader(BACKBONES[plan.backbone].input_side)
+        segmenter = segmenter_digest() if plan.crop == "lungs" else ""
+        return FilmReader(BACKBONES[plan.backbone].input_side, segmenter)
 
     def read(self, film: LabelledFilm) -> Grey:
-        """The film as `(input_side, input_side) uint8`.
+        """The film as the network sees it, `(input_side, input_side) uint8`.
+
+        Raises:
+            JobError: the file cannot be read any more; the split job could read it. Or the program
+                of this machine has another segmenter.
+        """
+        return self.view_of(self.decode(film))
+
+    def view_of(self, whole: Grey) -> Grey:
+        """What the network sees of a film that `decode` gave, `(input_side, input_side) uint8`."""
+        if not self.segmenter:
+            return whole
+        return _cropper_of(self.segmenter).view(whole, self.input_side).grey
+
+    def decode(self, film: LabelledFilm) -> Grey:
+        """The whole film as a square, with more pixels than `read` gives if it is to be cropped.
 
         Raises:
             JobError: the file cannot be read any more; the split job could read it.
         """
+        side = decoded_side(self.input_side, "lungs" if self.segmenter else "none")
         try:
-            return read_grey(film.path, self.input_side, ANY_SIZE, trust_headers=True)
+            return read_grey(film.path, side, ANY_SIZE, trust_headers=True)
         except JobError as error:
             raise JobError(
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "
                 "from ingest."
             ) from error
+
+
+_compilation = threading.Lock()
+
+
+def _cropper_of(segmenter: str) -> LungCropper:
+    """This process's cropper, for all threads. It is compiled once."""
+    with _compilation:
+        return _compiled_cropper(segmenter)
+
+
+@functools.cache
+def _compiled_cropper(segmenter: str) -> LungCropper:
+    require_segmenter(segmenter)
+    return LungCropper(usable_cores(0))
 
 
 @dataclass(frozen=True)

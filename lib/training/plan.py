@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.network.choices import Phase, Precision, PrecisionChoice, Tap
+from lib.network.choices import Crop, Phase, Precision, PrecisionChoice, Tap
 from lib.run.errors import UsageError
 from lib.workers.ray import check_address
 
@@ -98,6 +98,7 @@ class Plan:
     cached: bool = True  # activations of the frozen layers are kept on disk
     views: int | None = None  # augmented views per film in the cache; None: as many as fit
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
+    crop: Crop = "none"  # lungs: the network sees the box around the lungs
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -109,6 +110,8 @@ class Plan:
         """The settings by name, with the number of views and the precision in use."""
         settings = asdict(self) | {"views": views, "precision": precision}
         del settings["cached"]
+        if self.crop == "none":  # the fingerprints of earlier versions
+            del settings["crop"]
         return settings
 
 

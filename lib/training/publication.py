@@ -42,7 +42,11 @@ def publish(
     network.load_state_dict(best.state)
     chosen = export.sample(split.films["val"], export.AGREEMENT_FILMS)
     reader = FilmReader.of(run.plan)
-    films = [reader.read(film) for film in chosen]
+    films, thumbnails = [], []
+    for film in chosen:
+        whole = reader.decode(film)
+        films.append(reader.view_of(whole))
+        thumbnails.append(thumbnail_of(whole))
     manifest = export.write_model(
         run.folder / "model",
         best,
@@ -50,7 +54,7 @@ def publish(
         films,
         cores,
         frozen_graphs,
-        _calibrator(chosen, films, best.classes),
+        _calibrator(chosen, thumbnails, best.classes),
     )
     run.copy_results()
     run.finish(best)
@@ -68,14 +72,15 @@ def publish(
 
 
 def _calibrator(
-    chosen: Sequence[LabelledFilm], films: Sequence[Grey], classes: Sequence[str]
+    chosen: Sequence[LabelledFilm], thumbnails: Sequence[Grey], classes: Sequence[str]
 ) -> export.Calibrate:
     """The step of `export.write_model` that fits temperature, thresholds and reference films."""
     targets = np.array([film.target for film in chosen])
 
     def calibrate(model: Path, logits: Floats, features: Floats) -> dict[str, Any]:
-        thumbnails = np.stack([thumbnail_of(film) for film in films])
-        fitted, reference = calibration.calibrate(logits, targets, features, thumbnails, classes)
+        fitted, reference = calibration.calibrate(
+            logits, targets, features, np.stack(thumbnails), classes
+        )
         reference.write(model)
         return asdict(fitted)
 

@@ -18,7 +18,7 @@ from lib.network.checkpoints import Checkpoint
 from lib.network.choices import Precision
 from lib.run import console
 from lib.storage import atomic
-from lib.training.films import SplitFilms
+from lib.training.films import FilmReader, SplitFilms
 from lib.training.plan import Plan
 from lib.training.starting_weights import START_FILE, StartingWeights
 
@@ -52,13 +52,15 @@ class RunIdentity:
     classes: tuple[str, ...]
     split_sha256: str
     start_sha256: str  # of the starting weights
+    segmenter: str = ""  # digest of the lung segmenter that films are cropped with; "": whole films
 
     @staticmethod
     def of(
         plan: Plan, precision: Precision, split: SplitFilms, start: StartingWeights
     ) -> "RunIdentity":
         """The identity of a run of `plan` on `split` from `start`."""
-        return RunIdentity(plan, precision, split.classes, split.digest, start.digest)
+        segmenter = FilmReader.of(plan).segmenter
+        return RunIdentity(plan, precision, split.classes, split.digest, start.digest, segmenter)
 
     def fingerprint(self, views: int) -> str:
         """Two runs with the same fingerprint end with the same weights."""
@@ -68,6 +70,8 @@ class RunIdentity:
             "parent": self.start_sha256,
             "torch": version("torch"),
         }
+        if self.segmenter:
+            deciding["segmenter"] = self.segmenter
         if self.plan.scheduler != "step":
             del deciding["step_size"], deciding["gamma"]
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -191,6 +195,7 @@ class RunFolder:
             state={name: tensor.detach().clone() for name, tensor in state.items()},
             data_digest=self.identity.split_sha256,
             parent_digest=self.identity.start_sha256,
+            segmenter=self.identity.segmenter,
         )
         checkpoints.save(self.best_path, best)
 

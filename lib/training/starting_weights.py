@@ -13,7 +13,7 @@ from lib.network.weights import weights_file
 from lib.run import console
 from lib.run.errors import JobError
 from lib.storage.atomic import sha256_of
-from lib.training.films import SplitFilms
+from lib.training.films import FilmReader, SplitFilms
 from lib.training.plan import Plan
 
 START_FILE = "start.pt"  # in a phase's folder: a copy of the checkpoint that it started from
@@ -56,8 +56,8 @@ def starting_weights(
     """The weights that `plan` starts from; `checkpoint_path` None is runs/best_<backbone>.pt.
 
     Raises:
-        JobError: no checkpoint, or one of another backbone, other classes or another split; no
-            ImageNet weights.
+        JobError: no checkpoint, or one of another backbone, other classes, another split or another
+            crop; no ImageNet weights.
     """
     if not plan.resume_from_checkpoint:
         return StartingWeights(imagenet=weights_file(BACKBONES[plan.backbone], split.cache_dir))
@@ -70,11 +70,29 @@ def starting_weights(
             "training films may be among the validation and test films now. Run Phase A on this "
             "split first, or restore the split."
         )
+    _require_same_crop(path, start, plan)
     console.say(
         f"starting from {path}: Phase {start.phase.upper()}, "
         f"validation accuracy {start.val_accuracy:.3f}"
     )
     return StartingWeights(checkpoint=start)
+
+
+def _require_same_crop(path: Path, start: Checkpoint, plan: Plan) -> None:
+    segmenter = FilmReader.of(plan).segmenter
+    if start.segmenter == segmenter:
+        return
+    if start.segmenter and segmenter:
+        raise JobError(
+            f"{path} was trained on films cropped with another lung segmenter than that of this "
+            "program. Run Phase A again."
+        )
+    trained = "lungs" if start.segmenter else "none"
+    raise JobError(
+        f"{path} was trained with --crop {trained}, this run has --crop {plan.crop}. Give --crop "
+        f"{trained} (or CROP={trained} in the environment or .env), or run Phase A with --crop "
+        f"{plan.crop}."
+    )
 
 
 def _before_own_result(

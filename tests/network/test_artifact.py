@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def test_an_optional_field_may_be_missing(tmp_path: Path) -> None:
     content = {name: value for name, value in WRITTEN_BEFORE.items() if name != "calibration"}
     (folder / "model.json").write_text(json.dumps(content))
     assert ModelManifest.read(folder).calibration is None
+
+
+def test_a_folder_of_before_takes_whole_films_and_is_written_as_it_was(tmp_path: Path) -> None:
+    manifest = ModelManifest.read(_folder(tmp_path))
+    assert manifest.crop == "none"
+    manifest.write(tmp_path)
+    assert set(json.loads((tmp_path / "model.json").read_text())) == {*WRITTEN_BEFORE, "sha256"}
+
+
+def test_the_crop_of_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
+    manifest = replace(ModelManifest.read(_folder(tmp_path)), crop="lungs")
+    manifest.write(tmp_path)
+    assert ModelManifest.read(tmp_path) == manifest
 
 
 def test_a_required_field_that_is_missing_is_named(tmp_path: Path) -> None:

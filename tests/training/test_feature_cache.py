@@ -169,6 +169,7 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
         {"precision": "bf16"},
         {"setup": "x"},
         {"reader": FilmReader(240)},
+        {"reader": FilmReader(224, "digest")},
     ],
 )
 def test_everything_that_an_activation_depends_on_is_part_of_the_key(
@@ -176,6 +177,10 @@ def test_everything_that_an_activation_depends_on_is_part_of_the_key(
 ) -> None:
     assert make().folder != make(**change).folder
     assert make().folder == make().folder
+
+
+def test_the_key_of_whole_films_is_that_of_earlier_versions(make: Make) -> None:
+    assert make().key.folder_name == "2c4d41fe792225e614f8"
 
 
 def test_a_truncated_file_counts_for_nothing(tmp_path: Path) -> None:

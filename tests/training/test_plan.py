@@ -101,4 +101,9 @@ def test_the_settings_of_a_run_have_the_views_and_the_precision_in_use() -> None
     settings = _plan(precision="auto").resolved(3, "bf16")
     assert settings["views"] == 3
     assert settings["precision"] == "bf16"
-    assert set(settings) == {field.name for field in fields(Plan)} - {"cached"}
+    assert set(settings) == {field.name for field in fields(Plan)} - {"cached", "crop"}
+
+
+def test_the_crop_is_a_setting_of_a_run_only_where_there_is_one() -> None:
+    assert "crop" not in _plan(crop="none").resolved(3, "bf16")
+    assert _plan(crop="lungs").resolved(3, "bf16")["crop"] == "lungs"
