@@ -1,12 +1,14 @@
 """What the jobs do with a cluster apart from Ray; tests/docker/test_cluster.py has a real one."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 
 from jobs import train
-from lib.workers.ray import chunks_of
+from lib.run.errors import JobError
+from lib.workers.ray import _ray_errors, chunks_of
 from lib.workers.shipped import Shipped, digest_of, files_of
 from tests.conftest import film, predict, run
 
@@ -33,6 +35,23 @@ def test_a_shipped_folder_is_whole_on_every_node_and_mended_when_it_was_changed(
     (folder / "fp32.bin").write_bytes(b"tampered")
     assert files_of(shipped.unpack()) == files
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("long story\nlast line"), "last line"),
+        (ConnectionError(), "ConnectionError"),
+        (TimeoutError("no answer"), "no answer"),
+    ],
+)
+def test_a_lost_cluster_is_named_with_the_last_line_of_the_reason(
+    error: Exception, reason: str
+) -> None:
+    pytest.importorskip("ray")
+    lost = f"the cluster at ray://head:10001 failed or was lost: {reason}. Finished work is kept"
+    with pytest.raises(JobError, match=re.escape(lost)), _ray_errors("ray://head:10001"):
+        raise error
 
 
 @pytest.mark.parametrize("address", ["localhost:6379", "http://head:10001", "none"])
