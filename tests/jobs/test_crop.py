@@ -13,7 +13,8 @@ from jobs import evaluate, train
 from lib.images.reader import thumbnail_of
 from lib.network import checkpoints
 from lib.network.artifact import ModelManifest
-from lib.network.lungs import FILES, segmenter_digest
+from lib.network.crop import LungCropper
+from lib.network.lungs import FILES, FOLDER, segmenter_digest
 from lib.prediction.maps import OUTLINE
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
@@ -25,6 +26,7 @@ from tests.training.plans import SETTINGS
 
 CHECKPOINT = "best_efficientnet_lite0.pt"
 SIDE = 224
+EPOCHS = ("--epochs", "2")
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +36,10 @@ def cropped(tmp_path_factory: pytest.TempPathFactory, ready: Path) -> Path:
 
     def build() -> None:
         (root / "data").symlink_to(Path("..") / ready.name / "data")
-        assert run(train, "--phase", "a", *_EPOCHS, "--crop", "lungs", *LITE0, *dirs(root)) == 0
+        assert run(train, "--phase", "a", *EPOCHS, "--crop", "lungs", *LITE0, *dirs(root)) == 0
 
     restore_or_build("cropped", root, build, "tests/jobs/test_crop.py")
     return root
-
-
-_EPOCHS = ("--epochs", "2")
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def answers(cropped: Path) -> list[tuple[LabelledFilm, Prediction]]:
 
 
 def _train(root: Path, *more: str) -> int:
-    return run(train, *more, *_EPOCHS, *LITE0, *dirs(root))
+    return run(train, *more, *EPOCHS, *LITE0, *dirs(root))
 
 
 def test_the_model_records_the_crop_and_carries_the_segmenter(cropped: Path) -> None:
@@ -87,14 +86,18 @@ def test_training_and_prediction_see_the_same_pixels(
     assert cropped > len(answers) / 2
 
 
-def test_an_earlier_model_keeps_its_own_segmenter(
-    root: Path, answers: list[tuple[LabelledFilm, Prediction]], monkeypatch: pytest.MonkeyPatch
+def test_the_segmenter_of_the_model_folder_is_used(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lib.network.lungs.FOLDER", root / "of-a-later-version")
-    predictor = Predictor(root / "runs/model", "fp32", 1, 1)
-    for film, before in answers[:3]:
-        (after,) = predictor.predict([film.path])
-        assert np.array_equal(after.film.grey, before.film.grey)
+    used: list[Path] = []
+
+    def cropper(threads: int, folder: Path = FOLDER) -> LungCropper:
+        used.append(folder)
+        return LungCropper(threads, folder)
+
+    monkeypatch.setattr("lib.prediction.predictor.LungCropper", cropper)
+    Predictor(root / "runs/model", "fp32", 1, 1)
+    assert used == [root / "runs/model"]
 
 
 def test_the_jobs_that_follow_use_the_crop(root: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_the_jobs_that_follow_use_the_crop(root: Path, tmp_path: Path) -> None:
     scored = pd.read_csv(root / "runs/evaluation/predictions.csv").set_index("path")
     assert "the film's own" in (root / "runs/report.html").read_text()
     films = tmp_path / "films"
-    shutil.copytree((root / "data").resolve() / "test", films / "test")
+    shutil.copytree((root / "data").resolve() / "test", films)
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
     Image.fromarray(noise).save(films / "noise.png")
     maps = tmp_path / "maps"
