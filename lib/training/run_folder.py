@@ -70,6 +70,8 @@ class RunIdentity:
             "parent": self.start_sha256,
             "torch": version("torch"),
         }
+        if not self.plan.cached:  # PyTorch's losses differ from those of a cache in fp32, by 1e-3
+            deciding["precision"] = ""
         if self.segmenter:
             deciding["segmenter"] = self.segmenter
         if self.plan.scheduler != "step":
