@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,15 +230,15 @@ def test_a_film_that_grows_while_it_is_read_is_not_answered(
 ) -> None:
     path = film(tmp_path / "a.png", side=64)
 
-    def slowly(path: Path, side: int, _: int) -> object:
+    def slowly(path: Path, side: int, *settings: Any) -> object:
         with open(path, "ab") as file:
             file.write(b"more")
-        return read_grey(path, side)
+        return decode_film(path, side, *settings)
 
     from lib.images import reader
-    from lib.images.decode import read_grey
+    from lib.images.decode import decode_film
 
-    monkeypatch.setattr(reader, "read_grey", slowly)
+    monkeypatch.setattr(reader, "decode_film", slowly)
     assert "changed while it was read" in Reader(32, 10**6)(path).error
 
 
