@@ -128,7 +128,7 @@ def test_when_the_head_dies_the_same_command_goes_on(nodes: Nodes, alone: str) -
     nodes.kill("head")
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 1
-    assert "the same command takes it up again" in errors
+    assert "the same command continues it" in errors
     assert not (nodes.compose.folder / "runs/headless.csv").exists()
     nodes("down", "--timeout", "1")
     nodes.up()
@@ -187,7 +187,7 @@ def test_more_cores_than_any_node_has_are_refused_instead_of_waited_for(nodes: N
         "2",
     )
     assert done.returncode == 1
-    assert "--cpus 2: no node of the cluster has so many cores, the largest has 1" in done.stderr
+    assert "--cpus 2: no node of the cluster has that many cores, the largest has 1" in done.stderr
 
 
 def test_without_ray_the_job_says_where_it_is(nodes: Nodes) -> None:
