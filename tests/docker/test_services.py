@@ -203,12 +203,12 @@ def test_a_training_that_is_stopped_exits_143_and_goes_on(own: Compose, chain: C
     try:
         deadline = time.monotonic() + 60
         log = ""
-        while "going on in epoch" not in log and time.monotonic() < deadline:
+        while "continuing in epoch" not in log and time.monotonic() < deadline:
             log = subprocess.run(
                 ["docker", "logs", name], capture_output=True, text=True, check=True
             ).stdout
             time.sleep(0.2)
-        assert "going on in epoch" in log
+        assert "continuing in epoch" in log
     finally:
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
 
