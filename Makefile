@@ -209,14 +209,14 @@ chaos: .venv/installed-dev ## kill, starve and double every job, compare with an
 fuzz: .venv/installed-dev ## damaged files of every format against the reader: make fuzz [INPUTS=50000] [SEED=0]
 	$(PYTHON) -m tests.chaos.fuzz --inputs $(or $(INPUTS),50000) --seed $(SEED)
 
-SCRIPTS := $(wildcard deploy/*.sh deploy/cluster/*.sh) .ci/run
+SCRIPTS := $(wildcard deploy/*.sh deploy/*/*.sh) .ci/run
 
 lint: .venv/installed-dev ## formatting, lint, types, order of imports, scripts, compose.yaml, and docs that match the program
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); \
+	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck -x $(SCRIPTS); \
 		else echo "skipped: there is no shellcheck to look at the scripts"; fi
 	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; \
 		docker compose --profile '*' config -q; \

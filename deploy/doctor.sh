@@ -96,7 +96,9 @@ check_venv() {
       warn ".venv is older than requirements.lock: make setup"
     fi
   else
-    local python; python=$(deploy/python.sh 2>&1) && fail "there is no .venv: make setup RUNNER=local (with $python)" || fail "there is no .venv; ${python#error: }"
+    local python
+    if python=$(deploy/python.sh 2>&1); then fail "there is no .venv: make setup RUNNER=local (with $python)"
+    else fail "there is no .venv; ${python#error: }"; fi
   fi
 }
 

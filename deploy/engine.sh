@@ -2,6 +2,7 @@
 # What the container engine does with users and labels, and the settings in .env that go with it: a line NAME=value each, after
 # "# kind" for rootless, userns (user-namespace remapping), selinux, podman. Prints nothing where no engine answers.
 set -uo pipefail
+# shellcheck source=deploy/portable.sh
 . "$(dirname "${BASH_SOURCE[0]}")/portable.sh"
 
 security=$(within 20 docker info --format '{{range .SecurityOptions}}{{.}} {{end}}' 2>/dev/null) ||

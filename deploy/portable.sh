@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of deploy/: what GNU, BSD and macOS do differently, and the settings in .env. bash 3.2 is enough.
 
 # within SECONDS COMMAND …: gives up after so many seconds where timeout(1) is installed.
@@ -17,6 +18,7 @@ absolute() {
   printf '%s/%s\n' "${folder%/}" "$name"
 }
 
+# shellcheck disable=SC2012  # stat differs between GNU and BSD; a folder's name is not parsed
 owner() { ls -ldn -- "$1" | awk '{ print $3 ":" $4 }'; }
 
 digest() {

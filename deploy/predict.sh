@@ -9,6 +9,7 @@
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# shellcheck source=deploy/portable.sh
 . "$project/deploy/portable.sh"
 
 fail() { echo "error: $2" >&2; exit "$1"; }

@@ -8,7 +8,10 @@
 # is a matter of the firewall.
 set -euo pipefail
 
-[ $# -ge 1 ] && [ -d "$1" ] || { echo "usage: deploy/pacs/receive.sh INBOX [PORT] [AE_TITLE]; INBOX is a folder that exists" >&2; exit 2; }
+if [ $# -lt 1 ] || [ ! -d "$1" ]; then
+  echo "usage: deploy/pacs/receive.sh INBOX [PORT] [AE_TITLE]; INBOX is a folder that exists" >&2
+  exit 2
+fi
 command -v storescp >/dev/null || { echo "error: storescp is missing: apt-get install dcmtk" >&2; exit 1; }
 inbox=$(cd -- "$1" && pwd -P) port=${2:-11112} title=${3:-CXRJOBS}
 case $inbox in *[\'\"\#\ ]*) echo "error: INBOX $inbox must hold no space, quote or #" >&2; exit 2 ;; esac
