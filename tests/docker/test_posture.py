@@ -125,10 +125,12 @@ def test_a_planted_key_is_in_no_image_log_or_result(chain: Compose, tmp_path: Pa
         shutil.copytree(
             PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
         )
+    (tmp_path / "deploy").mkdir()
     for name in (
         "compose.yaml",
         "Dockerfile",
         ".dockerignore",
+        "deploy/slim.sh",
         "requirements.lock",
         "requirements-torch.txt",
     ):

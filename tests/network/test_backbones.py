@@ -106,7 +106,7 @@ def test_cached_weights_that_changed_are_refused(tmp_path: Path) -> None:
     file = weights.bring_weights(LITE0, tmp_path)
     with open(file, "ab") as out:
         out.write(b"x")
-    with pytest.raises(JobError, match="changed since"):
+    with pytest.raises(JobError, match="was changed after"):
         weights.weights_file(LITE0, tmp_path)
 
 
