@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from lib.network.openvino import core
 from lib.run.errors import JobError
@@ -194,6 +193,8 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
     A single component is accepted: on films with an opaque lung the other is all that is seen,
     and lungs that touch are one component.
     """
+    from scipy import ndimage  # 40 MB that a model without a crop does not need
+
     labels, count = ndimage.label(probability > THRESHOLD)
     if not count:
         return None
