@@ -51,7 +51,7 @@ def _lost(item: int, reason: str) -> str:
     ("bad", "seconds", "result"),
     [
         (_crash, 10, "7: reading it crashed the decoder (SIGSEGV)"),
-        (_killed, 10, "7: reading it was killed, most likely for want of memory"),
+        (_killed, 10, "7: reading it was killed, most likely because memory ran out"),
         (_hang, 1, "7: reading it took longer than 1 s"),
         (_gobble, 10, -1),
     ],
