@@ -1,6 +1,7 @@
 """Every part of the benchmark runs to its end on a handful of films: what nobody runs rots."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -20,5 +21,6 @@ def test_a_part_runs_to_its_end(
     target = tmp_path_factory.getbasetemp() / "bench"
     rows = measure(target, films, TINY, [part])
     assert rows
-    assert all(row.ours > 0 and row.theirs > 0 for row in rows)
+    # Differences of two times, as growth has them, may be negative on so few films.
+    assert all(math.isfinite(row.ours) and math.isfinite(row.theirs) for row in rows)
     assert len(json.loads((target / "bench.json").read_text())["rows"]) == len(rows)
