@@ -27,7 +27,7 @@ REAL_FILMS = Path(__file__).resolve().parents[2] / "shared" / "xrays"
 ODD_FILES = Path(__file__).resolve().parents[2] / "shared" / "odd"
 LITE0 = ["--backbone", "efficientnet_lite0"]
 
-SLOW_FIXTURES = {"ready", "made", "engine"}  # and all that are built on them
+SLOW_FIXTURES = {"ready", "made", "engine", "watch"}  # and all that are built on them
 SLOW_MARKERS = ("real_films", "engine", "cron")
 SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
 SLOW_NAMES = {"subprocess", "multiprocessing", "processes"}

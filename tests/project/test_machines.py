@@ -93,7 +93,7 @@ def test_the_newest_python_that_runs_is_taken(checkout: Path, bare: Path) -> Non
     (bare / "python3.13").chmod(0o755)
     assert find_python(checkout, bare).stdout.strip() == str(bare / "python3.12")
     assert find_python(checkout, bare, "3.11").stdout.strip() == str(bare / "python3.11")
-    _python(bare / ".pyenv/versions/3.13.1/bin", "python", "3.13")
+    _python(bare / ".pyenv" / "versions" / "3.13.1" / "bin", "python", "3.13")
     assert find_python(checkout, bare).stdout.strip().endswith("3.13.1/bin/python")
 
 
