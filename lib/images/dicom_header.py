@@ -105,7 +105,7 @@ def require_chest_film(film: "Dataset", max_pixels: int, trust: bool) -> tuple[s
     is_chest = _require_no_other_region(film)
     if not (is_chest or is_certain or trust):
         raise UnreadableFilmError(
-            f"DICOM: modality {modality or 'missing'}, and nothing says that it is a chest film; "
+            f"DICOM: modality {_quoted(modality) or 'missing'}, and nothing says that it is a chest film; "
             f"{TRUST}"
         )
     _require_frontal(film)
@@ -126,7 +126,9 @@ def _require_radiograph(film: "Dataset") -> tuple[str, bool]:
     if sop_class.startswith("1.2.840.10008.") and sop_class not in terms.UNSPECIFIC_CLASSES:
         from pydicom.uid import UID
 
-        raise UnreadableFilmError(f"DICOM: {UID(sop_class).name} is no projection radiograph")
+        raise UnreadableFilmError(
+            f"DICOM: {_quoted(UID(sop_class).name)} is no projection radiograph"
+        )
     return stated, False
 
 

@@ -41,7 +41,13 @@ class LockedError(JobError):
 
 
 class UnreadableFilmError(JobError):
-    """One file could not be read as a radiograph. Jobs turn it into a row, never into a stop."""
+    """One file could not be read as a radiograph. Jobs turn it into a row, never into a stop.
+
+    The message is one printable line, whatever the file holds that it quotes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(one if one.isprintable() else " " for one in message))
 
 
 class StoppedBySignal(BaseException):

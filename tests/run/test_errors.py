@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.run.errors import JobError, UsageError, mapped
+from lib.run.errors import JobError, UnreadableFilmError, UsageError, mapped
 
 
 def _raised(error: Exception, keep_cause: bool = True) -> BaseException:
@@ -34,3 +34,7 @@ def test_a_cause_that_names_a_film_is_left_out() -> None:
 def test_other_errors_pass_unchanged() -> None:
     for error in (ValueError("x"), JobError("x"), UsageError("x")):
         assert _raised(error) is error
+
+
+def test_an_unreadable_film_is_told_on_one_line_whatever_its_header_holds() -> None:
+    assert str(UnreadableFilmError("modality M\r\n\x1b[2JR\x00")) == "modality M   [2JR "
