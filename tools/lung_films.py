@@ -16,9 +16,10 @@ from lib.dataset import synthetic
 
 STORED = 160  # pixels; a quarter more than the network takes, so that a zoom does not blur
 HELD_OUT_CHILDREN = 0.15  # share of the patients
+HELD_OUT_ADULTS = 0.15  # share of the films
 LUNGLESS_KINDS = (
     *("blank", "noise", "plot", "page", "slice", "slice", "limb", "limb", "hand", "hand"),
-    *("photograph", "bare mask", "painted out", "beside lungs", "beside lungs"),
+    *("photograph", "bare mask", "beside lungs", "beside lungs"),
 )
 _PATIENT = re.compile(r"(person\d+|NORMAL2-IM-\d+|IM-\d+)")
 _KERMANY = re.compile(r"^(person\d+_|IM-|NORMAL2-IM-)")
@@ -180,7 +181,7 @@ def generated_films(count: int, seed: int) -> Films:
 
 
 def lungless_pictures(films: Films, count: int, seed: int) -> Films:
-    """Pictures without lungs: drawn ones, photographs, films without their lungs, bare masks."""
+    """Pictures without lungs: drawn ones, photographs, bare masks, parts of films."""
     rng = np.random.default_rng(seed)
     photographs = _photographs()
     kinds: list[Callable[[], np.ndarray]] = [
@@ -196,7 +197,6 @@ def lungless_pictures(films: Films, count: int, seed: int) -> Films:
         lambda: _hand(rng),
         lambda: _photograph(photographs, rng),
         lambda: _bare_mask(films, rng),
-        lambda: _painted_out(films, rng),
         lambda: _beside_lungs(films, rng),
         lambda: _beside_lungs(films, rng),
     ]
@@ -366,18 +366,6 @@ def _bare_mask(films: Films, rng: np.random.Generator) -> np.ndarray:
     lungs = films.target[int(rng.integers(len(films))), 0].astype(np.float32)
     lungs = ndimage.gaussian_filter(lungs, rng.uniform(0, 1.5))
     return 255 - lungs if rng.random() < 0.4 else lungs * rng.uniform(0.4, 1.0)
-
-
-def _painted_out(films: Films, rng: np.random.Generator) -> np.ndarray:
-    """A film whose lungs are filled with what surrounds them."""
-    index = int(rng.integers(len(films)))
-    grey, lungs = films.grey[index].astype(np.float32), films.target[index, 0] > 0
-    outside = ~ndimage.binary_dilation(lungs, iterations=4)
-    spread = rng.uniform(6, 20)
-    weight = ndimage.gaussian_filter(outside.astype(np.float32), spread) + 1e-4
-    fill = ndimage.gaussian_filter(grey * outside, spread) / weight
-    soft = ndimage.gaussian_filter((~outside).astype(np.float32), 2)
-    return grey * (1 - soft) + soft * (fill + 20 * (_smooth_noise(rng, 12) - 0.5))
 
 
 def _beside_lungs(films: Films, rng: np.random.Generator) -> np.ndarray:

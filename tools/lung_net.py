@@ -33,7 +33,10 @@ class LungNet(nn.Module):
         self.to_middle, self.to_fine = nn.Conv2d(64, 32, 1), nn.Conv2d(32, 24, 1)
         self.up_middle, self.up_fine = _block(32, 32), _block(24, 24)
         self.masks = nn.Conv2d(24, 2 * CELL * CELL, 1)
-        self.orientation = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5))
+        self.orientation = nn.Sequential(  # keeps the place of what it sees: up differs from down
+            nn.Conv2d(64, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 32), nn.ReLU(),
+            nn.Linear(32, 5),
+        )  # fmt: skip
 
     def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
         centred = films - films.mean((1, 2, 3), keepdim=True)
@@ -44,7 +47,7 @@ class LungNet(nn.Module):
         up = self.up_middle(middle + _twice(self.to_middle(coarse)))
         up = self.up_fine(fine + _twice(self.to_fine(up)))
         masks = functional.pixel_shuffle(self.masks(up), CELL)
-        return masks, self.orientation(coarse.mean((2, 3)))
+        return masks, self.orientation(coarse)
 
 
 def _twice(features: Tensor) -> Tensor:

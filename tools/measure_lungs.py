@@ -89,12 +89,13 @@ def measure_adults(finder: LungFinder, shared: Path, sheets: Path) -> None:
 
 def measure_others(finder: LungFinder, kept: Films, shared: Path, sheets: Path) -> None:
     """Print what is found on generated pictures of another seed and on the odd files."""
-    pictures = lung_films.lungless_pictures(kept, 150, seed=90)
+    kinds = lung_films.LUNGLESS_KINDS
+    pictures = lung_films.lungless_pictures(kept, 20 * len(kinds), seed=90)
     found = finder.find_all(list(pictures.grey))
     print(f"generated without lungs: {np.mean([one.box is None for one in found]):.1%} refused")
-    for kind in range(15):
-        boxes = sum(one.box is not None for one in found[kind::15])
-        print(f"  {lung_films.LUNGLESS_KINDS[kind]}: {boxes} of {len(found[kind::15])} taken")
+    for index, kind in enumerate(kinds):
+        of_kind = found[index :: len(kinds)]
+        print(f"  {kind}: {sum(one.box is not None for one in of_kind)} of {len(of_kind)} taken")
     odd = [path for path in sorted((shared / "odd").iterdir()) if path.suffix != ".dcm"]
     grey = [lung_films.read_grey(path) for path in odd]
     found = finder.find_all(grey)

@@ -62,6 +62,22 @@ class Overrides:
 
 
 @dataclass(frozen=True)
+class Acquisition:
+    """How a training view differs from its film as films of other detectors and archives do.
+
+    Each change but the gamma is applied to a share of the views. Pixels are those of the view.
+    """
+
+    gamma: float = 0.4  # exponent up to e^±0.4: tube voltage and the curves of manufacturers
+    softness: float = 1.2  # pixels, sigma of a blur: focal spot, movement, phosphor plates
+    sharpness: float = 1.5  # gain of an unsharp mask: the edge enhancement of a manufacturer
+    noise: float = 8.0  # grey levels, standard deviation: low dose
+    jpeg: tuple[int, int] = (25, 95)  # quality: photographed and exported films
+    shrinking: float = 0.4  # smallest proportion of the side to be enlarged again: small copies
+    equalised: float = 0.1  # share of views: adaptive processing of a detector
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Largest deviations of a training view from its film.
 
@@ -73,6 +89,7 @@ class Augmentation:
     scaling: float = 0.08
     brightness: float = 0.15
     contrast: float = 0.15
+    acquisition: Acquisition | None = field(default_factory=Acquisition)
 
 
 @dataclass(frozen=True)
