@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ from lib.workers.cores import usable_cores
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lib.evaluation.elsewhere import FolderElsewhere
     from lib.evaluation.evaluation import Options
     from lib.evaluation.films import EvaluationSet, LabelledFilm
     from lib.evaluation.results import Evaluation, ScoredModel
@@ -42,8 +43,36 @@ def evaluate(
         str | None,
         Flag("refuse a model of another backbone; none accepts any", choices=tuple(BACKBONES)),
     ] = None,
+    films: Annotated[
+        str | None,
+        Flag(
+            "score the films of this folder of class folders instead of the split's test films; it "
+            "is never changed",
+            placeholder="PATH|folder:PATH",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        Flag(
+            "table with the columns path (below --films), label and, if known, patient, in place "
+            "of class folders",
+            placeholder="FILE.csv",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str,
+        Flag(
+            "how to tell a patient of --films from a path, as for split",
+            placeholder="auto|none|REGEX",
+        ),
+    ] = "auto",
     output: Annotated[
-        Path | None, Flag("folder for the results; none: RUNS_DIR/evaluation", placeholder="DIR")
+        Path | None,
+        Flag(
+            "folder for the results; none: RUNS_DIR/evaluation, and for --films "
+            "RUNS_DIR/external/NAME with the folder's name",
+            placeholder="DIR",
+        ),
     ] = None,
     positive: Annotated[
         str | None,
@@ -63,12 +92,16 @@ def evaluate(
     ] = (0.005, 0.02, 0.1, 0.3),
     compare: Annotated[
         Path | None,
-        Flag("folder of another evaluation of the same test films: add the paired differences"),
+        Flag("folder of another evaluation of the same films: add the paired differences"),
     ] = None,
     baselines: Annotated[
         bool, Flag("score file metadata alone and a thumbnail alone, beside the model")
     ] = True,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
+    max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
+    file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
+    follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
+    trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -86,13 +119,24 @@ def evaluate(
     and with --output). Every number comes from the two tables. A film that cannot be read is a row
     with its error, and the job ends with exit code 3.
 
+    With --films the films come from elsewhere, such as another hospital: class folders as ingest
+    understands them, or any folder with --labels. Films that the model was trained, selected or
+    tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
+    excluded.csv, together with files of other classes and files without a label. Baselines learn
+    at home and are asked there. The report sets the scores beside those at home.
+
     Examples:
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
         python -m jobs.evaluate --compare runs/evaluation/phase_a
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
+        python -m jobs.evaluate --films /srv/labelled
+        python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
     """
     request = Request(
+        films=folder_elsewhere(
+            films, labels, group_by, follow_links, trust_headers, max_megapixels, file_timeout
+        ),
         model=model,
         checkpoint=checkpoint_path,
         backbone=backbone,
@@ -112,22 +156,25 @@ def evaluate(
     from lib.evaluation import evaluation as engine
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
-        films = films_to_score(request, scored.manifest)
         options = options_of(request, scored.manifest)
-        earlier = earlier_predictions(request, films, scored.manifest)
-        predictions = predict(request, films, scored)
-        beside = predict_baselines(request, films)
+        to_score = films_to_score(request, scored.manifest)
+        earlier = earlier_predictions(request, to_score, scored.manifest)
+        predictions = predict(request, to_score, scored)
+        beside = predict_baselines(request, to_score)
         evaluation = engine.evaluate(
             predictions, beside, scored.identity, scored.calibration, options, earlier
         )
-        write_all(request, evaluation, predictions, films, scored)
-    return print_results(request, evaluation)
+        if to_score.elsewhere:
+            evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
+        write_all(request, evaluation, predictions, to_score, scored)
+    return print_results(request, evaluation, to_score)
 
 
 @dataclass(frozen=True)
 class Request:
     """The flags, and the folders that follow from them."""
 
+    films: "FolderElsewhere | None"  # None: the test films of the split
     model: Path | None
     checkpoint: Path | None
     backbone: str | None
@@ -146,16 +193,19 @@ class Request:
     @property
     def folder(self) -> Path:
         """Of the tables, the figures and metrics.json."""
-        return self.output or self.runs_dir / "evaluation"
+        elsewhere = self.runs_dir / "external" / self.films.name if self.films else None
+        return self.output or elsewhere or self.runs_dir / "evaluation"
 
     @property
     def report(self) -> Path:
         """The page to read."""
-        return (self.output or self.runs_dir) / "report.html"
+        return (self.folder if self.films or self.output else self.runs_dir) / "report.html"
 
     @property
-    def model_card(self) -> Path:
-        """Beside RUNS_DIR's own model, else beside the tables."""
+    def model_card(self) -> Path | None:
+        """Beside RUNS_DIR's own model, else beside the tables; None for films from elsewhere."""
+        if self.films:
+            return None
         is_own = self.model is None and self.checkpoint is None and self.output is None
         return (self.runs_dir / "model" if is_own else self.folder) / "MODEL_CARD.md"
 
@@ -163,8 +213,11 @@ class Request:
         """Refuse combinations of flags.
 
         Raises:
-            UsageError: two models, or a comparison with the folder that is written.
+            UsageError: two models, a comparison with the folder that is written, or results among
+                the films.
         """
+        if self.films:
+            self.films.require_apart(self.folder, self.runs_dir)
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():
@@ -230,15 +283,51 @@ def model_to_score(request: Request) -> Iterator[Scored]:
         yield Scored(predictor, Triage.of(folder, manifest))
 
 
+def folder_elsewhere(
+    films: str | None,
+    labels: Path | None,
+    group_by: str,
+    follow_links: bool,
+    trust_headers: bool,
+    max_megapixels: float,
+    file_timeout: float,
+) -> "FolderElsewhere | None":
+    """What --films names, and the flags that hold for it alone.
+
+    Raises:
+        UsageError: --labels or --group_by without --films; a bucket or an archive.
+        JobError: no such folder, or a damaged table of labels.
+    """
+    if films is None:
+        for flag, is_given in (("labels", labels is not None), ("group_by", group_by != "auto")):
+            if is_given:
+                raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
+        return None
+    from lib.evaluation.elsewhere import FolderElsewhere
+    from lib.evaluation.labelled_folder import LabelTable, folder_of
+
+    return FolderElsewhere(
+        root=folder_of(films),
+        table=None if labels is None else LabelTable.read(labels),
+        group_by=group_by,
+        follow_links=follow_links,
+        trust_headers=trust_headers,
+        max_pixels=int(1e6 * max_megapixels),
+        seconds=file_timeout,
+    )
+
+
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
-    """The test films of the split that the model was trained on.
+    """The test films of the split that the model was trained on, or the films from elsewhere.
 
     Raises:
         JobError: another split, whose test films may be among the model's training films; or no
-        test film.
+        film to score.
     """
     from lib.evaluation.films import EvaluationSet
 
+    if request.films:
+        return _films_from_elsewhere(request, request.films, manifest)
     films = EvaluationSet.of_split(request.data_dir)
     if manifest.split_sha256 != read_split_digest(request.data_dir):
         raise JobError(
@@ -278,15 +367,22 @@ def earlier_predictions(
 
 
 def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
-    """Write predictions.csv, one row per film, and read it again."""
+    """Write predictions.csv, one row per film, and read it again.
+
+    A film that could not be examined is not read again.
+    """
     from lib.evaluation.predictions import read_predictions
+    from lib.images.reader import Film
+    from lib.prediction.prediction import Prediction
     from lib.prediction.rows import RowSchema, row_of
 
-    files = [film.file for film in films.films]
+    files = [film.file for film in films.films if not film.record.problem]
     schema = RowSchema(scored.manifest.classes, probability_format=".9g")
-    answers = console.track(scored.predictor.predict(files), "test films", len(files))
+    answers = console.track(scored.predictor.predict(files), films.kind, len(files))
     rows = []
-    for film, answer in zip(films.films, answers, strict=True):
+    for film in films.films:
+        problem = film.record.problem
+        answer = Prediction(Film(film.file, problem)) if problem else next(answers)
         row = row_of(film.name, answer, scored.triage, scored.manifest.name)
         rows.append(_labelled(film, schema.cells(row)))
     table = request.folder / "predictions.csv"
@@ -333,17 +429,53 @@ def write_all(
     evaluation_files.write_all(study, request.folder, request.report, request.model_card)
 
 
-def print_results(request: Request, evaluation: "Evaluation") -> int:
+def add_external(
+    evaluation: "Evaluation",
+    request: Request,
+    predictions: "pd.DataFrame",
+    films: "EvaluationSet",
+    scored: Scored,
+    options: "Options",
+) -> "Evaluation":
+    """The evaluation, with what only films from elsewhere have."""
+    from lib.evaluation.external import external_results
+    from lib.evaluation.home import scores_at_home
+
+    assert films.elsewhere
+    weights = scored.manifest.weights_sha256
+    home = scores_at_home(request.runs_dir, weights, options.positive)
+    external = external_results(predictions, films.elsewhere, home, scored.calibration, options)
+    return replace(evaluation, external=external)
+
+
+def print_results(request: Request, evaluation: "Evaluation", films: "EvaluationSet") -> int:
     """Print the scores and return the exit code."""
+    from lib.evaluation.labelled_folder import NO_FILE
     from lib.reports.summary import print_evaluation
 
     print_evaluation(evaluation, request.folder, request.report)
+    without_file = evaluation.external.left_out.get(NO_FILE, 0) if evaluation.external else 0
     if evaluation.unreadable:
         console.warn(
-            f"{evaluation.unreadable} test films could not be read; predictions.csv says why."
+            f"{evaluation.unreadable} {films.kind} could not be read; predictions.csv says why."
         )
-        return SOME_INPUTS_UNUSABLE
-    return DONE
+    return SOME_INPUTS_UNUSABLE if evaluation.unreadable or without_file else DONE
+
+
+def _films_from_elsewhere(
+    request: Request, folder: "FolderElsewhere", manifest: "ModelManifest"
+) -> "EvaluationSet":
+    """Examine them, and write excluded.csv."""
+    from lib.evaluation.elsewhere import evaluation_set
+    from lib.evaluation.home import HomeFilms
+    from lib.reports.left_out import print_left_out, write_left_out
+
+    home = HomeFilms.of(request.data_dir, manifest.split_sha256)
+    films = evaluation_set(folder, manifest.classes, home, request.readers)
+    assert films.elsewhere
+    write_left_out(request.folder / "excluded.csv", films.elsewhere)
+    print_left_out(films.elsewhere)
+    return films
 
 
 def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:

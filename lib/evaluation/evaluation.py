@@ -55,7 +55,7 @@ def evaluate(
     scores = intervals.estimate_scores(labelled, options.seed)
     by_baseline = _baseline_columns(predictions, baselines)
     rivals = score_baselines(labelled, by_baseline, options.seed)
-    chance = 1 / len(labelled.classes)
+    chance = 1 / labelled.count_classes()  # of guessing among the classes that have films
     confusion = scoring.weighted_confusion(labelled, scoring.once(len(labelled)))[0]
     return Evaluation(
         version=VERSION,
@@ -72,7 +72,7 @@ def evaluate(
         conformal=metrics.conformal_scores(labelled, calibration) if calibration else None,
         operating_point=_operating_point(labelled, calibration, options),
         baselines=rivals,
-        verdict=verdict(scores.macro_f1, rivals, chance) if rivals else None,
+        verdict=verdict(scores.macro_f1, rivals, chance) if rivals and chance < 1 else None,
         comparison=None if earlier is None else compare(predictions, earlier, options.seed),
     )
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lib.dataset import provenance
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split
+from lib.dataset.split import SPLITS
 from lib.run.errors import JobError
 
 
@@ -22,14 +24,34 @@ class LabelledFilm:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file of a folder from elsewhere that is not scored; a row of excluded.csv."""
+
+    path: str  # below the folder
+    label: str  # empty where it has none
+    reason: str  # of a few fixed ones, to be counted
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What is known about a set of films that comes from elsewhere."""
+
+    name: str  # of the folder
+    left_out: Sequence[LeftOut]
+    no_home: str  # why copies of the model's own films were not looked for; empty: they were
+    namesakes: int  # films whose patient has the name of a patient in the model's split
+
+
+@dataclass(frozen=True)
 class EvaluationSet:
     """Films to score, with what is known about their collection."""
 
     films: Sequence[LabelledFilm]
-    folder: Path  # that the films' names start from
     training: Sequence[LabelledFilm]  # what baselines learn from
     manifest: Sequence[FilmRecord]  # every file of the collection, unreadable ones too
     raw: Path  # folder that the manifest's paths start from
+    elsewhere: Elsewhere | None = None  # None: the test films of the model's own split
 
     @property
     def names(self) -> list[str]:
@@ -41,6 +63,16 @@ class EvaluationSet:
         """Of the films to score, in order."""
         return [film.label for film in self.films]
 
+    @cached_property
+    def file_of(self) -> dict[str, Path]:
+        """Name of a film to score → its file."""
+        return {film.name: film.file for film in self.films}
+
+    @property
+    def kind(self) -> str:
+        """What the films to score are called in tables and pages."""
+        return "external films" if self.elsewhere else "test films"
+
     @staticmethod
     def of_split(data_dir: Path) -> "EvaluationSet":
         """The test films of data/split.csv; baselines learn from its training films.
@@ -49,23 +81,30 @@ class EvaluationSet:
             JobError: no split, no manifest, no test film, or a film that the manifest lacks.
         """
         records = read_manifest(data_dir)
-        sources = provenance.sources(records)
-        known = {
-            record.path: (record, source) for record, source in zip(records, sources, strict=True)
-        }
-        films: dict[str, list[LabelledFilm]] = {"train": [], "val": [], "test": []}
-        for row in read_split(data_dir):
-            if not row.split:
-                continue
-            if row.path not in known:
-                raise JobError(
-                    f"{row.path} is in split.csv but not in the manifest. Run the split job again."
-                )
-            films[row.split].append(_film(row, data_dir, *known[row.path]))
+        films = films_of_split(data_dir, records)
         if not films["test"]:
             raise JobError(f"{data_dir / 'split.csv'} has no test film. Run the split job again.")
-        raw, folder = data_dir / "raw", data_dir / "test"
-        return EvaluationSet(films["test"], folder, films["train"], records, raw)
+        return EvaluationSet(films["test"], films["train"], records, data_dir / "raw")
+
+
+def films_of_split(data_dir: Path, records: Sequence[FilmRecord]) -> dict[str, list[LabelledFilm]]:
+    """The films of each side of data/split.csv; `records` are the rows of the manifest.
+
+    Raises:
+        JobError: no split, or a film that the manifest lacks.
+    """
+    sources = provenance.sources(records)
+    known = {record.path: (record, source) for record, source in zip(records, sources, strict=True)}
+    films: dict[str, list[LabelledFilm]] = {side: [] for side in SPLITS}
+    for row in read_split(data_dir):
+        if not row.split:
+            continue
+        if row.path not in known:
+            raise JobError(
+                f"{row.path} is in split.csv but not in the manifest. Run the split job again."
+            )
+        films[row.split].append(_film(row, data_dir, *known[row.path]))
+    return films
 
 
 def _film(row: SplitRecord, data_dir: Path, record: FilmRecord, source: str) -> LabelledFilm:

@@ -38,7 +38,7 @@ class LabelledPredictions:
         rows = table[table["prediction"].isin(classes)]
         if rows.empty:
             raise JobError(
-                "no test film could be read, so there is nothing to score. "
+                "no film could be read, so there is nothing to score. "
                 "The error column of predictions.csv says why for each film."
             )
         groups = rows["group"] if "group" in rows else rows["path"]
@@ -56,6 +56,10 @@ class LabelledPredictions:
     def count_groups(self, among: Bools | None = None) -> int:
         """Groups (patients) of all films, or of the films `among` `(N,)`."""
         return len(set(self.groups if among is None else self.groups[among]))
+
+    def count_classes(self) -> int:
+        """Classes that have a film."""
+        return len(np.unique(self.targets))
 
     def with_predicted(self, predicted: Ints) -> "LabelledPredictions":
         """The same films with other predictions `(N,)`, each certain."""
@@ -101,7 +105,7 @@ def read_earlier(
     earlier = read_predictions(file)
     if earlier["path"].tolist() != list(films) or earlier["label"].tolist() != list(labels):
         raise JobError(
-            f"--compare {folder} scored other films: evaluate both models on the same split."
+            f"--compare {folder} scored other films: evaluate both models on the same films."
         )
     if classes_of(earlier) != list(classes):
         raise JobError(

@@ -72,7 +72,7 @@ class CalibrationScores:
 
 @dataclass(frozen=True)
 class ConformalScores:
-    """How conformal sets do on the test films."""
+    """How conformal sets do on the films."""
 
     stated_coverage: Annotated[float, "share that validation films were fitted to"]
     coverage: Annotated[float, "share of films whose set holds the true class"]
@@ -162,6 +162,45 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class HomeScores:
+    """Scores of the same model on the test films of its own split."""
+
+    films: int
+    accuracy: Estimate
+    macro_f1: Estimate
+    recall: Annotated[dict[str, Estimate], "by class"]
+    auroc: Annotated[dict[str, Estimate], "by class"]
+    ece: Annotated[float | None, "expected calibration error; null: not calibrated"]
+    sensitivity: Annotated[Estimate | None, "at the stored threshold of the class of interest"]
+    specificity: Annotated[Estimate | None, "at the stored threshold of the class of interest"]
+    needs_review: Annotated[float, "share of the films"]
+    out_of_distribution: Annotated[
+        float | None, "share of films unlike the training films; null: not known"
+    ]
+
+
+@dataclass(frozen=True)
+class External:
+    """What only an evaluation of films from elsewhere has."""
+
+    name: Annotated[str, "of the folder"]
+    left_out: Annotated[dict[str, int], "files that are not scored, by reason; see excluded.csv"]
+    no_copies_because: Annotated[
+        str, "why copies of the model's own films were not looked for; empty: they were"
+    ]
+    namesakes: Annotated[int, "films whose patient has the name of a patient at home"]
+    missing_classes: Annotated[tuple[str, ...], "classes of the model without a film"]
+    out_of_distribution: Annotated[
+        float | None, "share of films unlike the training films; null: not calibrated"
+    ]
+    fitted: Annotated[
+        OperatingPoint | None,
+        "at the threshold that the stored sensitivity would take here, chosen on these very films",
+    ]
+    home: Annotated[HomeScores | None, "null: no evaluation of this model at home was found"]
+
+
+@dataclass(frozen=True)
 class ScoredModel:
     """Which model was scored, and how it was computed."""
 
@@ -194,6 +233,12 @@ class Evaluation:
     baselines: Annotated[dict[str, BaselineScores], "empty: none was run"]
     verdict: Annotated[Verdict | None, "null: no baseline was run"]
     comparison: Annotated[Comparison | None, "null: no earlier evaluation was named"]
+    external: Annotated[External | None, "null: the test films of the model's own split"] = None
+
+    @property
+    def classes_with_films(self) -> int:
+        """How many classes have a film: guessing among them is chance."""
+        return sum(of_class.films > 0 for of_class in self.scores.per_class.values())
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""

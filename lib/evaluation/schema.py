@@ -65,7 +65,11 @@ def _reference_to(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
             "type": "object",
             "description": kind.__doc__,
             "properties": {key: _schema_of(hint, definitions) for key, hint in hints.items()},
-            "required": list(hints),
+            "required": [
+                field.name
+                for field in dataclasses.fields(kind)
+                if field.default is dataclasses.MISSING
+            ],
             "additionalProperties": False,
         }
     return {"$ref": f"#/$defs/{name}"}

@@ -18,15 +18,16 @@ Arrays = dict[str, Floats]  # score → (R,) or (R, classes)
 def scores(predictions: LabelledPredictions, weights: Floats) -> Arrays:
     """All scores of `OVERALL` and `PER_CLASS` for `(R, N)` weights.
 
-    A class without films has no recall and no AUROC, a class that is never predicted no precision,
-    a class with neither no F1. Macro-F1 is the mean over the classes that have an F1.
+    A class without films has no precision, recall, F1 and AUROC, a class that is never predicted no
+    precision. Macro-F1 is the mean over the classes that have an F1.
     """
     confusion = weighted_confusion(predictions, weights)
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
     total = weights.sum(axis=1)
     negatives = total[:, None] - true
-    f1 = _ratio(2 * hits, true + predicted)
+    has_films = _classes_with_films(predictions)
+    f1 = _ratio(2 * hits, np.where(has_films, true + predicted, 0))
     squares = squared_errors(predictions.probabilities, predictions.targets)
     areas = [
         auroc(predictions.targets == number, predictions.probabilities[:, number], weights)
@@ -36,7 +37,7 @@ def scores(predictions: LabelledPredictions, weights: Floats) -> Arrays:
         "accuracy": hits.sum(axis=1) / total,
         "macro_f1": np.nanmean(f1, axis=1),
         "brier": weights @ squares / total,
-        "precision": _ratio(hits, predicted),
+        "precision": _ratio(hits, np.where(has_films, predicted, 0)),
         "recall": _ratio(hits, true),
         "specificity": _ratio(negatives - predicted + hits, negatives),
         "f1": f1,
@@ -56,7 +57,8 @@ def macro_f1(predictions: LabelledPredictions, weights: Floats) -> Floats:
     """Macro-F1 `(R,)` alone, as in `scores`, for `(R, N)` weights."""
     one_hot = np.eye(len(predictions.classes))
     true, predicted = one_hot[predictions.targets], one_hot[predictions.predicted]
-    f1 = _ratio(2 * (weights @ (true * predicted)), weights @ true + weights @ predicted)
+    films = np.where(_classes_with_films(predictions), weights @ true + weights @ predicted, 0)
+    f1 = _ratio(2 * (weights @ (true * predicted)), films)
     mean: Floats = np.nanmean(f1, axis=1)
     return mean
 
@@ -96,6 +98,11 @@ def squared_errors(probabilities: Floats, targets: Ints) -> Floats:
 def once(films: int) -> Floats:
     """The weighting `(1, films)` that counts every film once."""
     return np.ones((1, films))
+
+
+def _classes_with_films(predictions: LabelledPredictions) -> Bools:
+    """Which classes `(classes,)` have a film, whatever its weight."""
+    return np.bincount(predictions.targets, minlength=len(predictions.classes)) > 0
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -6,7 +6,7 @@ from lib.evaluation.baselines import BASELINES
 from lib.evaluation.results import BaselineScores, Estimate, Level, Verdict
 
 # Macro-F1 by which the model may still be better where the margin's interval reaches 0: beyond it
-# the test films are too few to call the model a shortcut.
+# the films are too few to call the model a shortcut.
 UNDECIDED = 0.1
 
 
@@ -58,7 +58,7 @@ def words(level: Level, model: float, best: str, baseline: float, chance: float)
         "chance": "Nothing here shows that the model does better than guessing: its macro-F1 of "
         f"{model:.3f} cannot be told from chance ({chance:.3f}). Check the labels and the number "
         "of films.",
-        "undecided": "These test films are too few to tell whether the model reads lungs. "
+        "undecided": "These films are too few to tell whether the model reads lungs. "
         f"{scores}; the true difference may be large or none. Get more films before drawing a "
         "conclusion.",
         "shortcut": f"Nothing here shows that the model reads lungs. {scores}: it does not clearly "

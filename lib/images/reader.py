@@ -11,7 +11,13 @@ from PIL import Image
 
 from lib.images import dicom
 from lib.images.decode import decode_film
-from lib.images.files import NOT_FOLLOWED, leads_out
+from lib.images.files import (
+    LARGEST_FILE,
+    NOT_FOLLOWED,
+    TOO_LARGE_FILE,
+    describe_non_file,
+    leads_out,
+)
 from lib.images.measure import NOT_MEASURED, Measurements, measure
 from lib.run.errors import UnreadableFilmError
 from lib.storage.atomic import sha256_of
@@ -103,6 +109,30 @@ def examine(path: Path, max_pixels: int, trust_headers: bool = False) -> Examina
 def unexamined(path: Path, reason: str) -> Examination:
     """The examination of a file whose decoding process crashed or was stopped."""
     return Examination(NOT_MEASURED, sha256_of(path), path.stat().st_size, reason)
+
+
+def examine_in_place(
+    path: Path, max_pixels: int, trust_headers: bool, within: Path | None
+) -> Examination:
+    """Hash, decode and measure a file of somebody else's folder; what cannot be read has a problem.
+
+    `within` is the resolved folder that links must not lead out of.
+    """
+    try:
+        if not path.is_file():
+            return Examination(problem=describe_non_file(path))
+        if path.stat().st_size > LARGEST_FILE:
+            return Examination(problem=TOO_LARGE_FILE)
+        if within and leads_out(path, within):
+            return Examination(problem=f"link leads out of the folder and {NOT_FOLLOWED}")
+        return examine(path, max_pixels, trust_headers)
+    except OSError as error:
+        return Examination(problem=f"cannot be read: {error.strerror}")
+
+
+def not_examined(_path: Path, reason: str) -> Examination:
+    """The examination in place of a file whose decoding process crashed or was stopped."""
+    return Examination(problem=reason)
 
 
 def thumbnail_of(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # the manifest's module loads the inference engine
     from lib.network.artifact import ModelManifest
 
 
+UNLIKE = "unlike the training films"  # text of the reason `OUT_OF_DISTRIBUTION`
+
+
 class Code(StrEnum):
     """What kind of reason a review has. The text of a reason may change, its code does not."""
 
@@ -126,7 +129,7 @@ class Triage:
             yield Reason(Code.INVERTED, "inverted")
         distance = float(reference.distances(prediction.features[None])[0])
         if distance > calibration.largest_distance:
-            yield Reason(Code.OUT_OF_DISTRIBUTION, "unlike the training films")
+            yield Reason(Code.OUT_OF_DISTRIBUTION, UNLIKE)
 
     def _of_threshold(
         self, calibration: Calibration, probabilities: NDArray[np.float64]

@@ -9,16 +9,17 @@ from lib.reports.pages import Study
 from lib.storage import atomic
 
 
-def write_all(study: Study, folder: Path, report: Path, model_card: Path) -> None:
+def write_all(study: Study, folder: Path, report: Path, model_card: Path | None) -> None:
     """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
     evaluation, predictions = study.evaluation, study.predictions
     _write_thresholds(study, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
     figures.roc(predictions, evaluation, folder / "roc.png")
     overview = folder / "overview.png"
-    figures.overview(predictions, evaluation, study.films.folder, overview, study.seed)
+    figures.overview(predictions, evaluation, study.films, overview, study.seed)
     pages.write_report(report, study)
-    pages.write_model_card(model_card, study)
+    if model_card:
+        pages.write_model_card(model_card, study)
     atomic.write_json(folder / "metrics.json", evaluation.to_json())
 
 

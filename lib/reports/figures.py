@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from lib.evaluation.films import EvaluationSet
 from lib.evaluation.results import Evaluation
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.reports import plots
@@ -51,12 +52,12 @@ def roc(predictions: pd.DataFrame, evaluation: Evaluation, path: Path) -> None:
 
 
 def overview(
-    predictions: pd.DataFrame, evaluation: Evaluation, films: Path, path: Path, seed: int
+    predictions: pd.DataFrame, evaluation: Evaluation, films: EvaluationSet, path: Path, seed: int
 ) -> None:
     """overview.png: confusion matrix, ROC curves, and films with their predictions.
 
-    `films` is the folder that the `path` column starts from. The upper row of films are correct
-    predictions, a random one or two per class; the lower row the most confident errors.
+    The upper row of films are correct predictions, a random one or two per class; the lower row the
+    most confident errors.
     """
     right = predictions[predictions["label"] == predictions["prediction"]]
     shuffled = right.sample(frac=1, random_state=seed)
@@ -64,9 +65,9 @@ def overview(
     worst = errors_of(predictions)
     figure = Figure(figsize=(12, 9), layout="constrained")
     scores, upper, lower = figure.subfigures(3, 1, height_ratios=(1.75, 1, 1)).flat  # type: ignore[union-attr]
-    _draw_scores(scores, predictions, evaluation)
-    _draw_films(upper, "Correct predictions, a random sample", sample, films)
-    _draw_films(lower, "Wrong predictions, the most confident first", worst, films)
+    _draw_scores(scores, predictions, evaluation, films.kind)
+    _draw_films(upper, "Correct predictions, a random sample", sample, films.file_of)
+    _draw_films(lower, "Wrong predictions, the most confident first", worst, films.file_of)
     _save(figure, path)
 
 
@@ -81,7 +82,7 @@ def evaluation_figures(predictions: pd.DataFrame, evaluation: Evaluation) -> dic
     """The figures of the report as SVG, by name; only those that the evaluation has numbers for."""
     few = len(evaluation.classes) <= plots.FEW_CLASSES
     calibration, baselines = evaluation.calibration, evaluation.baselines
-    macro_f1, chance = evaluation.scores.macro_f1.value or 0.0, 1 / len(evaluation.classes)
+    macro_f1, chance = evaluation.scores.macro_f1.value or 0.0, 1 / evaluation.classes_with_films
     figures = {
         "confusion": svg(
             (3.6, 3.4) if few else (5.6, 5.4),
@@ -142,32 +143,36 @@ def svg(size: tuple[float, float], draw: Callable[[Axes], None], title: str) -> 
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))  # noqa: S704  # our own figure, no user's text
 
 
-def _draw_scores(figure: SubFigure, predictions: pd.DataFrame, evaluation: Evaluation) -> None:
+def _draw_scores(
+    figure: SubFigure, predictions: pd.DataFrame, evaluation: Evaluation, kind: str
+) -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.62))
     plots.draw_confusion(left, evaluation)
     plots.draw_roc(middle, predictions, evaluation)
     scores = evaluation.scores
     summary = (
-        f"test films   {evaluation.films}\n"
-        f"accuracy     {scores.accuracy.value:.3f}\n"
-        f"macro-F1     {scores.macro_f1.value:.3f}"
+        f"{kind:<14} {evaluation.films}\n"
+        f"{'accuracy':<14} {scores.accuracy.value:.3f}\n"
+        f"{'macro-F1':<14} {scores.macro_f1.value:.3f}"
     )
     right.text(0, 0.5, summary, family="monospace", fontsize=12, va="center", linespacing=1.8)
     right.axis("off")
 
 
-def _draw_films(figure: SubFigure, title: str, rows: pd.DataFrame, films: Path) -> None:
+def _draw_films(
+    figure: SubFigure, title: str, rows: pd.DataFrame, file_of: Mapping[str, Path]
+) -> None:
     title = title if len(rows) else f"{title}: none"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     for column, axes in enumerate(figure.subplots(1, FILMS_PER_ROW)):
         axes.axis("off")
         if column < len(rows):
-            _draw_film(axes, rows.iloc[column], films)
+            _draw_film(axes, rows.iloc[column], file_of)
 
 
-def _draw_film(axes: Axes, row: "pd.Series[Any]", films: Path) -> None:
+def _draw_film(axes: Axes, row: "pd.Series[Any]", file_of: Mapping[str, Path]) -> None:
     try:
-        grey = read_grey(films / row["path"], THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
+        grey = read_grey(file_of[row["path"]], THUMBNAIL_SIDE, ANY_SIZE, trust_headers=True)
     except UnreadableFilmError:
         return
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)

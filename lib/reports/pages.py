@@ -30,6 +30,7 @@ PAIRS_SHOWN = 4
 # The sections in order: templates/report/<name>.html, and their titles in the navigation.
 SECTIONS = {
     "verdict": "Verdict",
+    "external": "Elsewhere",
     "audit": "Data",
     "scores": "Scores",
     "calibration": "Calibration",
@@ -88,7 +89,11 @@ def write_report(path: Path, study: Study) -> None:
     sample = right.sample(min(FILMS_SHOWN, len(right)), random_state=study.seed)
     contradictions = [found.films[:2] for found in audit.contradictions[:PAIRS_SHOWN]]
     content = _words_of(study) | {
-        "sections": SECTIONS,
+        "sections": {
+            name: title
+            for name, title in SECTIONS.items()
+            if name != "external" or study.evaluation.external
+        },
         "contradictory_films": [_pair(a, b, study.films.raw) for a, b in contradictions],
         "near_films": [_pair(a, b, study.films.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]],
         "worst": _shown(wrong.head(FILMS_SHOWN), study),
@@ -113,6 +118,7 @@ def write_model_card(path: Path, study: Study) -> None:
 def _words_of(study: Study) -> dict[str, Any]:
     return {
         "evaluation": study.evaluation,
+        "kind": study.films.kind,
         "scores": study.evaluation.scores,
         "audit": study.audit,
         "manifest": study.manifest,
@@ -154,7 +160,7 @@ def _phase(folder: Path) -> TrainingPhase:
 
 
 def _shown(rows: pd.DataFrame, study: Study) -> list[ShownFilm]:
-    predictions = study.predict([study.films.folder / path for path in rows["path"]])
+    predictions = study.predict([study.films.file_of[path] for path in rows["path"]])
     shown = []
     for (_, row), prediction in zip(rows.iterrows(), predictions, strict=True):
         if prediction.logits is None:

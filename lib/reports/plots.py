@@ -103,7 +103,7 @@ def draw_baselines(
         axes.text(value + 0.01, place, f"{value:.3f}", va="center")
     axes.axvline(chance, color=GREY, linestyle=":")
     axes.set_yticks(places, names)
-    axes.set(xlim=(0, 1.12), xlabel="macro-F1 on the test films; dotted: chance")
+    axes.set(xlim=(0, 1.12), xlabel="macro-F1 on the same films; dotted: chance")
     tidy(axes)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lib.evaluation.baselines import BASELINES
-from lib.evaluation.results import Comparison, Evaluation, SourceScores
+from lib.evaluation.results import Comparison, Evaluation, External, SourceScores
 from lib.reports.formatting import score, with_range
 from lib.run import console
 
@@ -11,8 +11,9 @@ from lib.run import console
 def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None:
     """Print scores, baselines, sources, operating point, comparison and verdict."""
     scores, model = evaluation.scores, evaluation.model
+    kind = "external films" if evaluation.external else "test films"
     console.table(
-        f"phase {model.phase} on {evaluation.films} test films",
+        f"phase {model.phase} on {evaluation.films} {kind}",
         ("class", "precision", "recall", "F1", "AUROC", "films"),
         [
             (
@@ -31,6 +32,8 @@ def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None
     for source in evaluation.sources:
         _print_source(source)
     _print_operating_point(evaluation)
+    if evaluation.external:
+        _print_external(evaluation, evaluation.external)
     if evaluation.comparison:
         _print_comparison(evaluation.comparison)
     if evaluation.verdict:
@@ -60,6 +63,26 @@ def _print_operating_point(evaluation: Evaluation) -> None:
             f"sensitivity {with_range(point.sensitivity)}, "
             f"specificity {with_range(point.specificity)}, "
             f"{point.missed} of {point.cases} cases missed"
+        )
+
+
+def _print_external(evaluation: Evaluation, external: External) -> None:
+    if external.out_of_distribution is not None:
+        console.say(
+            f"{external.out_of_distribution:.1%} of the films are unlike the training films, "
+            f"{evaluation.review.share:.1%} need a review"
+        )
+    if external.fitted:
+        console.say(
+            f"with {external.fitted.positive} from probability {external.fitted.threshold:.3f} on, "
+            f"which was chosen on these very films: "
+            f"sensitivity {with_range(external.fitted.sensitivity)}, "
+            f"specificity {with_range(external.fitted.specificity)}"
+        )
+    if external.home:
+        console.say(
+            f"at home, on {external.home.films} test films: accuracy "
+            f"{with_range(external.home.accuracy)} · macro-F1 {with_range(external.home.macro_f1)}"
         )
 
 

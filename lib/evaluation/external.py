@@ -1,0 +1,59 @@
+"""The part of an evaluation that only films from elsewhere have: what changes away from home."""
+
+from collections import Counter
+
+import pandas as pd
+
+from lib.evaluation.evaluation import Options
+from lib.evaluation.films import Elsewhere
+from lib.evaluation.operating_point import has_both_sides, operating_point
+from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.results import External, HomeScores, OperatingPoint
+from lib.prediction.calibration import Calibration, threshold_for
+from lib.prediction.rows import BETWEEN_REASONS
+from lib.prediction.triage import UNLIKE
+
+
+def external_results(
+    predictions: pd.DataFrame,
+    elsewhere: Elsewhere,
+    home: HomeScores | None,
+    calibration: Calibration | None,
+    options: Options,
+) -> External:
+    """Compute them from predictions.csv and from what is known about the folder."""
+    labelled = LabelledPredictions.of(predictions)
+    return External(
+        name=elsewhere.name,
+        left_out=dict(sorted(Counter(one.reason for one in elsewhere.left_out).items())),
+        no_copies_because=elsewhere.no_home,
+        namesakes=elsewhere.namesakes,
+        missing_classes=tuple(
+            name
+            for number, name in enumerate(labelled.classes)
+            if not (labelled.targets == number).any()
+        ),
+        out_of_distribution=share_unlike(predictions) if calibration else None,
+        fitted=_fitted(labelled, calibration, options),
+        home=home,
+    )
+
+
+def share_unlike(predictions: pd.DataFrame) -> float:
+    """Share of the films with a prediction that are out of distribution."""
+    reasons = predictions["reasons"][predictions["prediction"].ne("")]
+    return float(reasons.map(lambda text: UNLIKE in text.split(BETWEEN_REASONS)).mean())
+
+
+def _fitted(
+    labelled: LabelledPredictions, calibration: Calibration | None, options: Options
+) -> OperatingPoint | None:
+    positive = options.positive
+    if calibration is None or positive not in calibration.thresholds:
+        return None
+    if not has_both_sides(labelled, positive):
+        return None
+    number = labelled.number_of(positive)
+    of_cases = labelled.probabilities[labelled.targets == number, number]
+    threshold = threshold_for(calibration.sensitivity, of_cases)
+    return operating_point(labelled, positive, threshold, options.prevalences, options.seed)
