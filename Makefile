@@ -47,6 +47,8 @@ INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(. deploy/portable.sh
 	$(if $(WEIGHTS),-v "$$(. deploy/portable.sh; absolute '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':$(READ_ONLY))) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
 JOB    = $(call run) $(1)
+EXTERNAL = $(call run,-v "$$films:/input/$$name:$(READ_ONLY)" $(if $(LABELS),-v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)")) \
+	evaluate --films "/input/$$name" $(if $(LABELS),--labels "/labels/$$(basename "$$labels")")
 else ifeq ($(RUNNER),local)
 READY  := .venv/installed
 export DATA_DIR RUNS_DIR
@@ -56,6 +58,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 run    = $(PYTHON) -m jobs.$(1)
 INGEST = $(call run,ingest)
 JOB    = $(call run,$(1))
+EXTERNAL = $(call run,evaluate) --films "$$films" $(if $(LABELS),--labels "$$labels")
 else
 $(error RUNNER is docker or local, not $(RUNNER))
 endif
@@ -64,12 +67,12 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest split train-a train-b evaluate external predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
@@ -90,6 +93,15 @@ split: $(SPLIT) ## deal films to train, val and test
 train-a: $(PHASE_A) ## Phase A: the head on a frozen backbone
 train-b: $(PHASE_B) ## Phase B: last block and head, from Phase A's best
 evaluate: $(SCORES_A) $(SCORES) ## score both phases on the test films
+
+external: export CXR_FILMS = $(FILMS)
+external: export CXR_LABELS = $(LABELS)
+external: $(READY) mounts ## score a labelled folder from elsewhere: make external FILMS=/srv/labelled [LABELS=labels.csv, with path,label]
+	@[ -n "$$CXR_FILMS" ] || { echo "usage: make external FILMS=DIR [LABELS=FILE.csv]"; exit 2; }
+	@. deploy/portable.sh; films=$$(absolute "$${CXR_FILMS$(hash)folder:}") labels=$$(absolute "$$CXR_LABELS"); name=$$(basename -- "$$films"); \
+	[ -d "$$films" ] || { echo "error: there is no folder FILMS=$$films" >&2; exit 2; }; \
+	[ -z "$$CXR_LABELS" ] || [ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
+	$(EXTERNAL) $(EXTERNAL_ARGS) $(tolerant)
 
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)
@@ -246,7 +258,7 @@ audit: ## look the pinned packages up in a database of known vulnerabilities
 	@deploy/audit.sh
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
-	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation predictions best_*.pt .settings-*)
+	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation external predictions best_*.pt .settings-*)
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again

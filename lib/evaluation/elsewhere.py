@@ -102,6 +102,7 @@ def evaluation_set(
     )
     return EvaluationSet(
         films=_labelled_films(kept, folder, labelled, file_of),
+        folder=folder.root,
         training=home.training,
         manifest=records,
         raw=folder.root,

@@ -48,6 +48,7 @@ class EvaluationSet:
     """Films to score, with what is known about their collection."""
 
     films: Sequence[LabelledFilm]
+    folder: Path  # that the films' names start from
     training: Sequence[LabelledFilm]  # what baselines learn from
     manifest: Sequence[FilmRecord]  # every file of the collection, unreadable ones too
     raw: Path  # folder that the manifest's paths start from
@@ -84,7 +85,8 @@ class EvaluationSet:
         films = films_of_split(data_dir, records)
         if not films["test"]:
             raise JobError(f"{data_dir / 'split.csv'} has no test film. Run the split job again.")
-        return EvaluationSet(films["test"], films["train"], records, data_dir / "raw")
+        raw, folder = data_dir / "raw", data_dir / "test"
+        return EvaluationSet(films["test"], folder, films["train"], records, raw)
 
 
 def films_of_split(data_dir: Path, records: Sequence[FilmRecord]) -> dict[str, list[LabelledFilm]]:

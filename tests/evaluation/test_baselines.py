@@ -32,7 +32,7 @@ def test_every_baseline_predicts_every_film_also_one_that_cannot_be_read(tmp_pat
         films.append(LabelledFilm(file.name, file, label, str(number), "", record))
     films[-1].file.write_bytes(b"no film")
     records = [one.record for one in films]
-    found = EvaluationSet(films[30:], films[:30], records, tmp_path)
+    found = EvaluationSet(films[30:], tmp_path, films[:30], records, tmp_path)
     table = baselines.predict_baselines(found, COMPUTE)
     assert list(table.columns) == ["path", *BASELINES]
     assert table["path"].tolist() == found.names
