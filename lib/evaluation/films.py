@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from lib.dataset import provenance
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split
-from lib.dataset.split import SPLITS
 from lib.run.errors import JobError
 
 
@@ -97,7 +96,7 @@ def films_of_split(data_dir: Path, records: Sequence[FilmRecord]) -> dict[str, l
     """
     sources = provenance.sources(records)
     known = {record.path: (record, source) for record, source in zip(records, sources, strict=True)}
-    films: dict[str, list[LabelledFilm]] = {side: [] for side in SPLITS}
+    films: dict[str, list[LabelledFilm]] = {"train": [], "val": [], "test": []}
     for row in read_split(data_dir):
         if not row.split:
             continue

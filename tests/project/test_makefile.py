@@ -241,6 +241,40 @@ def test_predict_without_its_arguments_explains_itself(made: tuple[Path, Make]) 
     assert "INPUT=" in make("predict").stdout
 
 
+def test_external_scores_a_labelled_folder(made: tuple[Path, Make], tmp_path: Path) -> None:
+    folder, make = made
+    for number, name in enumerate(("normal/a.png", "tb/b.png", "tb/c.png")):
+        film(tmp_path / "other site" / name, seed=number)
+    done = make("external", f"FILMS={tmp_path / 'other site'}", "EXTERNAL_ARGS=--nobaselines")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "runs/external/other site/report.html").exists()
+
+
+def test_external_mounts_films_and_labels_read_only(tmp_path: Path) -> None:
+    make = _checkout(tmp_path)
+    films, labels = tmp_path / "other site", tmp_path / "my labels.csv"
+    films.mkdir()
+    labels.touch()
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    docker.chmod(0o755)
+    words = [f"PATH={docker.parent}:{os.environ['PATH']}", "RUNNER=docker"]
+    done = make("-s", "external", *words, "FILMS=folder:other site", "LABELS=my labels.csv")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert [said[at + 1] for at, word in enumerate(said) if word == "-v"] == [
+        f"{films}:/input/other site:ro",
+        f"{labels}:/labels/my labels.csv:ro",
+    ]
+    assert said[said.index("--films") + 1] == "/input/other site"
+    assert said[said.index("--labels") + 1] == "/labels/my labels.csv"
+    missing = make("external", *words, "FILMS=nowhere")
+    assert (missing.returncode, "there is no folder" in missing.stderr) == (2, True)
+    assert not (tmp_path / "nowhere").exists()
+    assert "usage: make external" in make("external").stdout
+
+
 def test_a_failed_job_stops_the_chain_and_leaves_no_target(tmp_path: Path) -> None:
     done = _checkout(tmp_path)("all", "DATASET=folder:/nowhere", "BACKBONE=efficientnet_lite0")
     assert done.returncode != 0
@@ -262,6 +296,7 @@ def test_help_is_the_default_and_lists_every_target(tmp_path: Path) -> None:
         "train-a",
         "train-b",
         "evaluate",
+        "external",
         "predict",
         "doctor",
         "audit",
