@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
 from lib.dataset.manifest import read_split_digest
+from lib.evaluation.reading import Reading
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
 from lib.run import console, execute, signals
@@ -134,8 +136,10 @@ def evaluate(
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
     """
     request = Request(
-        films=folder_elsewhere(
-            films, labels, group_by, follow_links, trust_headers, max_megapixels, file_timeout
+        films=films,
+        labels=labels,
+        reading=Reading(
+            group_by, follow_links, trust_headers, int(1e6 * max_megapixels), file_timeout
         ),
         model=model,
         checkpoint=checkpoint_path,
@@ -174,7 +178,9 @@ def evaluate(
 class Request:
     """The flags, and the folders that follow from them."""
 
-    films: "FolderElsewhere | None"  # None: the test films of the split
+    films: str | None  # None: the test films of the split
+    labels: Path | None
+    reading: Reading  # of films
     model: Path | None
     checkpoint: Path | None
     backbone: str | None
@@ -193,8 +199,23 @@ class Request:
     @property
     def folder(self) -> Path:
         """Of the tables, the figures and metrics.json."""
-        elsewhere = self.runs_dir / "external" / self.films.name if self.films else None
-        return self.output or elsewhere or self.runs_dir / "evaluation"
+        if self.elsewhere and not self.output:
+            return self.runs_dir / "external" / self.elsewhere.name
+        return self.output or self.runs_dir / "evaluation"
+
+    @cached_property
+    def elsewhere(self) -> "FolderElsewhere | None":
+        """The folder that --films names.
+
+        Raises:
+            UsageError: a bucket or an archive.
+            JobError: no such folder, or a damaged table of labels.
+        """
+        if self.films is None:
+            return None
+        from lib.evaluation.elsewhere import FolderElsewhere
+
+        return FolderElsewhere.of(self.films, self.labels, self.reading)
 
     @property
     def report(self) -> Path:
@@ -213,11 +234,15 @@ class Request:
         """Refuse combinations of flags.
 
         Raises:
-            UsageError: two models, a comparison with the folder that is written, or results among
-                the films.
+            UsageError: two models, a comparison with the folder that is written, results among the
+                films, flags of --films without it, or as `elsewhere`.
+            JobError: as `elsewhere`.
         """
-        if self.films:
-            self.films.require_apart(self.folder, self.runs_dir)
+        for flag, is_given in (("labels", self.labels), ("group_by", self.reading.is_grouped)):
+            if is_given and not self.films:
+                raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
+        if self.elsewhere:
+            self.elsewhere.require_apart(self.folder, self.runs_dir)
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():
@@ -283,40 +308,6 @@ def model_to_score(request: Request) -> Iterator[Scored]:
         yield Scored(predictor, Triage.of(folder, manifest))
 
 
-def folder_elsewhere(
-    films: str | None,
-    labels: Path | None,
-    group_by: str,
-    follow_links: bool,
-    trust_headers: bool,
-    max_megapixels: float,
-    file_timeout: float,
-) -> "FolderElsewhere | None":
-    """What --films names, and the flags that hold for it alone.
-
-    Raises:
-        UsageError: --labels or --group_by without --films; a bucket or an archive.
-        JobError: no such folder, or a damaged table of labels.
-    """
-    if films is None:
-        for flag, is_given in (("labels", labels is not None), ("group_by", group_by != "auto")):
-            if is_given:
-                raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
-        return None
-    from lib.evaluation.elsewhere import FolderElsewhere
-    from lib.evaluation.labelled_folder import LabelTable, folder_of
-
-    return FolderElsewhere(
-        root=folder_of(films),
-        table=None if labels is None else LabelTable.read(labels),
-        group_by=group_by,
-        follow_links=follow_links,
-        trust_headers=trust_headers,
-        max_pixels=int(1e6 * max_megapixels),
-        seconds=file_timeout,
-    )
-
-
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
     """The test films of the split that the model was trained on, or the films from elsewhere.
 
@@ -326,8 +317,8 @@ def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSe
     """
     from lib.evaluation.films import EvaluationSet
 
-    if request.films:
-        return _films_from_elsewhere(request, request.films, manifest)
+    if request.elsewhere:
+        return _films_from_elsewhere(request, request.elsewhere, manifest)
     films = EvaluationSet.of_split(request.data_dir)
     if manifest.split_sha256 != read_split_digest(request.data_dir):
         raise JobError(

@@ -19,7 +19,9 @@ from lib.evaluation.labelled_folder import (
     LabelTable,
     films_in_class_folders,
     films_in_table,
+    folder_of,
 )
+from lib.evaluation.reading import Reading
 from lib.images.reader import Examination, examine_in_place, not_examined
 from lib.run import console
 from lib.run.errors import JobError, UsageError
@@ -35,11 +37,18 @@ class FolderElsewhere:
 
     root: Path
     table: LabelTable | None  # None: class folders
-    group_by: str  # as for the split job
-    follow_links: bool
-    trust_headers: bool
-    max_pixels: int
-    seconds: float  # to read one file
+    reading: Reading
+
+    @staticmethod
+    def of(location: str, labels: Path | None, reading: Reading) -> "FolderElsewhere":
+        """The folder at `location`, with the table of labels if there is one.
+
+        Raises:
+            UsageError: a bucket or an archive.
+            JobError: no such folder, or a damaged table.
+        """
+        table = None if labels is None else LabelTable.read(labels)
+        return FolderElsewhere(folder_of(location), table, reading)
 
     @property
     def name(self) -> str:
@@ -66,8 +75,8 @@ class FolderElsewhere:
             JobError: as `films_in_class_folders` and `films_in_table`.
         """
         if self.table is None:
-            return films_in_class_folders(self.root, classes, self.follow_links)
-        return films_in_table(self.root, self.table, classes, self.follow_links)
+            return films_in_class_folders(self.root, classes, self.reading.follow_links)
+        return films_in_table(self.root, self.table, classes, self.reading.follow_links)
 
 
 def evaluation_set(
@@ -82,7 +91,7 @@ def evaluation_set(
         UsageError: `group_by` is no regular expression, or matches no film.
     """
     labelled = folder.labelled(classes)
-    patients([_record(film, Examination()) for film in labelled.films], folder.group_by)
+    patients([_record(film, Examination()) for film in labelled.films], folder.reading.group_by)
     records = _examine(labelled.films, folder, readers)
     readable = [record for record in records if record.status == "ok"]
     excluded = _contradictory(readable) | home.copies_among(readable)
@@ -112,15 +121,15 @@ def evaluation_set(
 
 def _examine(films: Sequence[FoundFilm], folder: FolderElsewhere, readers: int) -> list[FilmRecord]:
     """The manifest of the films, in their order."""
-    within = None if folder.follow_links else folder.root.resolve()
+    within = None if folder.reading.follow_links else folder.root.resolve()
     look = partial(
         examine_in_place,
-        max_pixels=folder.max_pixels,
-        trust_headers=folder.trust_headers,
+        max_pixels=folder.reading.max_pixels,
+        trust_headers=folder.reading.trust_headers,
         within=within,
     )
     paths = (film.path for film in films)
-    seen = map_isolated(look, not_examined, paths, readers, folder.seconds)
+    seen = map_isolated(look, not_examined, paths, readers, folder.reading.seconds)
     tracked: Iterable[Examination] = console.track(seen, "measuring films", len(films))
     return [_record(film, one) for film, one in zip(films, tracked, strict=True)]
 
@@ -150,7 +159,7 @@ def _labelled_films(
 ) -> list[LabelledFilm]:
     """The films to score. Unreadable ones are groups of their own."""
     readable = [record for record in kept if record.status == "ok"]
-    by_name = patients(readable, folder.group_by) if readable else []
+    by_name = patients(readable, folder.reading.group_by) if readable else []
     persons = [
         f"table:{patient}" if (patient := labelled.patients.get(record.origin)) else person
         for record, person in zip(readable, by_name, strict=True)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lib.evaluation.labelled_folder import (
     UNKNOWN_CLASS,
     LabelTable,
 )
+from lib.evaluation.reading import Reading
 from lib.images.reader import examine
 from lib.run.errors import JobError, UsageError
 from tests.conftest import film
@@ -42,17 +42,11 @@ def hospital(tmp_path: Path) -> Path:
     return tmp_path / "hospital"
 
 
-def found(root: Path, home: HomeFilms = NO_HOME, **options: Any) -> EvaluationSet:
-    folder = FolderElsewhere(
-        root=root,
-        table=None,
-        group_by="auto",
-        follow_links=False,
-        trust_headers=False,
-        max_pixels=10**8,
-        seconds=20.0,
-    )
-    return evaluation_set(replace(folder, **options), CLASSES, home, readers=2)
+def found(
+    root: Path, home: HomeFilms = NO_HOME, table: LabelTable | None = None, **reading: Any
+) -> EvaluationSet:
+    folder = FolderElsewhere(root, table, Reading(**reading))
+    return evaluation_set(folder, CLASSES, home, readers=2)
 
 
 def left_out(films: EvaluationSet) -> dict[str, str]:
@@ -85,7 +79,7 @@ def test_class_folders_mean_the_classes_that_they_mean_for_ingest(hospital: Path
 def test_a_class_of_the_model_comes_before_the_synonym_of_another(tmp_path: Path) -> None:
     film(tmp_path / "Viral Pneumonia" / "a.png")
     film(tmp_path / "pneumonia" / "b.png", seed=1)
-    folder = FolderElsewhere(tmp_path, None, "auto", False, False, 10**8, 20.0)
+    folder = FolderElsewhere(tmp_path, None, Reading())
     films = evaluation_set(folder, ("NORMAL", "VIRAL_PNEUMONIA"), NO_HOME, readers=1)
     assert films.labels == ["VIRAL_PNEUMONIA"]
     assert left_out(films) == {"pneumonia/b.png": UNKNOWN_CLASS}
