@@ -79,10 +79,19 @@ def evaluate(
     positive: Annotated[
         str | None,
         Flag(
-            "class of interest for the operating point; none: TUBERCULOSIS, if the model has it",
-            placeholder="CLASS",
+            "class of interest, or abnormal (1 - P(NORMAL)), for the operating point; none: "
+            "TUBERCULOSIS, if the model has it",
+            placeholder="CLASS|abnormal",
         ),
     ] = None,
+    operating_point: Annotated[
+        str,
+        Flag(
+            "predict this class, or anything abnormal, from its stored threshold on, as "
+            "predict_batch does with the same flag",
+            placeholder="CLASS|abnormal",
+        ),
+    ] = "",
     prevalences: Annotated[
         tuple[float, ...],
         Flag(
@@ -146,6 +155,7 @@ def evaluate(
         backbone=backbone,
         output=output,
         positive=positive,
+        operating_point=operating_point,
         prevalences=prevalences,
         compare=compare,
         baselines=baselines,
@@ -186,6 +196,7 @@ class Request:
     backbone: str | None
     output: Path | None
     positive: str | None
+    operating_point: str
     prevalences: tuple[float, ...]
     compare: Path | None
     baselines: bool
@@ -280,6 +291,7 @@ class Scored:
             precision=self.predictor.precision,
             weights_sha256=self.manifest.weights_sha256,
             split_sha256=self.manifest.split_sha256,
+            operating_point=self.triage.operating_point,
         )
 
 
@@ -305,7 +317,7 @@ def model_to_score(request: Request) -> Iterator[Scored]:
                 f"{folder} holds {manifest.backbone}, but --backbone is {request.backbone}. "
                 f"Train {request.backbone}, or leave the flag out."
             )
-        yield Scored(predictor, Triage.of(folder, manifest))
+        yield Scored(predictor, Triage.of(folder, manifest, request.operating_point))
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
@@ -336,12 +348,12 @@ def options_of(request: Request, manifest: "ModelManifest") -> "Options":
         JobError: the model does not have the class.
     """
     from lib.evaluation.evaluation import Options
-    from lib.prediction.classes import CLASS_OF_INTEREST
+    from lib.prediction.classes import ABNORMAL, CLASS_OF_INTEREST, has_screening_score
 
-    if request.positive is not None and request.positive not in manifest.classes:
-        raise JobError(
-            f"--positive {request.positive}: this model knows {', '.join(manifest.classes)}."
-        )
+    screening = (ABNORMAL,) if has_screening_score(manifest.classes) else ()
+    known = (*manifest.classes, *screening)
+    if request.positive is not None and request.positive not in known:
+        raise JobError(f"--positive {request.positive}: this model knows {', '.join(known)}.")
     positive = request.positive or CLASS_OF_INTEREST
     return Options(positive, request.prevalences, request.seed)
 
@@ -433,8 +445,7 @@ def add_external(
     from lib.evaluation.home import scores_at_home
 
     assert films.elsewhere
-    weights = scored.manifest.weights_sha256
-    home = scores_at_home(request.runs_dir, weights, options.positive)
+    home = scores_at_home(request.runs_dir, scored.identity, options.positive)
     external = external_results(predictions, films.elsewhere, home, scored.calibration, options)
     return replace(evaluation, external=external)
 

@@ -63,8 +63,9 @@ def predict_batch(
     operating_point: Annotated[
         str,
         Flag(
-            "predict this class from its stored threshold on, not only when it is the likeliest",
-            placeholder="CLASS",
+            "predict this class, or anything abnormal (1 - P(NORMAL)), from its stored threshold "
+            "on, not only when it is the likeliest",
+            placeholder="CLASS|abnormal",
         ),
     ] = "",
     review_below: Annotated[
@@ -130,6 +131,7 @@ def predict_batch(
         python -m jobs.predict_batch --input /srv/archive --output a.parquet --rows_per_file 1000000
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point TUBERCULOSIS
+        python -m jobs.predict_batch --input inbox --output x.csv --operating_point abnormal
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
     """

@@ -22,6 +22,7 @@ from lib.evaluation.results import (
 )
 from lib.evaluation.verdict import verdict
 from lib.prediction.calibration import Calibration
+from lib.prediction.classes import ABNORMAL
 
 FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 
@@ -30,7 +31,7 @@ FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 class Options:
     """What the evaluation is asked for."""
 
-    positive: str  # class of interest
+    positive: str  # class of interest, or ABNORMAL
     prevalences: Sequence[float]
     seed: int
 
@@ -70,7 +71,8 @@ def evaluate(
         review=_review(predictions),
         calibration=metrics.calibration_scores(labelled, calibration) if calibration else None,
         conformal=metrics.conformal_scores(labelled, calibration) if calibration else None,
-        operating_point=_operating_point(labelled, calibration, options),
+        operating_point=_operating_point(labelled, calibration, options.positive, options),
+        screening=_operating_point(labelled, calibration, ABNORMAL, options),
         baselines=rivals,
         verdict=verdict(scores.macro_f1, rivals, chance) if rivals and chance < 1 else None,
         comparison=None if earlier is None else compare(predictions, earlier, options.seed),
@@ -134,9 +136,11 @@ def _baseline_columns(predictions: pd.DataFrame, baselines: pd.DataFrame) -> dic
 
 
 def _operating_point(
-    labelled: LabelledPredictions, calibration: Calibration | None, options: Options
+    labelled: LabelledPredictions,
+    calibration: Calibration | None,
+    positive: str,
+    options: Options,
 ) -> OperatingPoint | None:
-    positive = options.positive
     if calibration is None or positive not in calibration.thresholds:
         return None
     if not has_both_sides(labelled, positive):

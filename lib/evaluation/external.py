@@ -6,10 +6,11 @@ import pandas as pd
 
 from lib.evaluation.evaluation import Options
 from lib.evaluation.films import Elsewhere
-from lib.evaluation.operating_point import has_both_sides, operating_point
+from lib.evaluation.operating_point import cases_and_scores, has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import External, HomeScores, OperatingPoint
 from lib.prediction.calibration import Calibration, threshold_for
+from lib.prediction.classes import ABNORMAL
 from lib.prediction.rows import BETWEEN_REASONS
 from lib.prediction.triage import UNLIKE
 
@@ -34,7 +35,8 @@ def external_results(
             if not (labelled.targets == number).any()
         ),
         out_of_distribution=share_unlike(predictions) if calibration else None,
-        fitted=_fitted(labelled, calibration, options),
+        fitted=_fitted(labelled, calibration, options.positive, options),
+        fitted_screening=_fitted(labelled, calibration, ABNORMAL, options),
         home=home,
     )
 
@@ -46,14 +48,15 @@ def share_unlike(predictions: pd.DataFrame) -> float:
 
 
 def _fitted(
-    labelled: LabelledPredictions, calibration: Calibration | None, options: Options
+    labelled: LabelledPredictions,
+    calibration: Calibration | None,
+    positive: str,
+    options: Options,
 ) -> OperatingPoint | None:
-    positive = options.positive
     if calibration is None or positive not in calibration.thresholds:
         return None
     if not has_both_sides(labelled, positive):
         return None
-    number = labelled.number_of(positive)
-    of_cases = labelled.probabilities[labelled.targets == number, number]
-    threshold = threshold_for(calibration.sensitivity, of_cases)
+    cases, scores = cases_and_scores(labelled, positive)
+    threshold = threshold_for(calibration.sensitivity, scores[cases])
     return operating_point(labelled, positive, threshold, options.prevalences, options.seed)

@@ -11,7 +11,7 @@ from lib.dataset.manifest import FilmRecord, read_manifest, read_split_digest
 from lib.evaluation.external import share_unlike
 from lib.evaluation.films import LabelledFilm, LeftOut, films_of_split
 from lib.evaluation.predictions import read_predictions
-from lib.evaluation.results import Estimate, HomeScores
+from lib.evaluation.results import Estimate, HomeScores, ScoredModel
 from lib.images.measure import LOW_CONTRAST
 
 COPY = {
@@ -75,7 +75,7 @@ class HomeFilms:
         return copies
 
 
-def scores_at_home(runs_dir: Path, weights_sha256: str, positive: str) -> HomeScores | None:
+def scores_at_home(runs_dir: Path, model: ScoredModel, positive: str) -> HomeScores | None:
     """The scores of a model on its own test films, if an evaluation in `runs_dir` has them.
 
     The rates of the operating point are those of the class `positive`.
@@ -84,12 +84,19 @@ def scores_at_home(runs_dir: Path, weights_sha256: str, positive: str) -> HomeSc
     for path in (folder / "metrics.json", *sorted(folder.glob("*/metrics.json"))):
         try:
             content = json.loads(path.read_text())
-            if content["model"]["weights_sha256"] == weights_sha256 and not content.get("external"):
+            if _is_at_home(content, model):
                 predictions = read_predictions(path.with_name("predictions.csv"))
                 return _home_scores(content, share_unlike(predictions), positive)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # none there, or one of another version
     return None
+
+
+def _is_at_home(content: dict[str, Any], model: ScoredModel) -> bool:
+    """Whether metrics.json is of this model, at the same operating point, on its own films."""
+    is_same = content["model"]["weights_sha256"] == model.weights_sha256
+    point = content["model"].get("operating_point", "")
+    return is_same and point == model.operating_point and not content.get("external")
 
 
 def _copy(record: FilmRecord, at_home: tuple[str, LabelledFilm], how: str) -> LeftOut:
@@ -101,6 +108,7 @@ def _home_scores(content: dict[str, Any], out_of_distribution: float, positive: 
     scores, calibration = content["scores"], content["calibration"]
     point = content["operating_point"]
     point = point if point and point["positive"] == positive else None
+    screening = content.get("screening")
     return HomeScores(
         films=content["films"],
         accuracy=_estimate(scores["accuracy"]),
@@ -110,6 +118,8 @@ def _home_scores(content: dict[str, Any], out_of_distribution: float, positive: 
         ece=calibration["after"]["ece"] if calibration else None,
         sensitivity=_estimate(point["sensitivity"]) if point else None,
         specificity=_estimate(point["specificity"]) if point else None,
+        screening_sensitivity=_estimate(screening["sensitivity"]) if screening else None,
+        screening_specificity=_estimate(screening["specificity"]) if screening else None,
         needs_review=content["review"]["share"],
         out_of_distribution=out_of_distribution if calibration else None,
     )

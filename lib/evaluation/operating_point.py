@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lib.evaluation import intervals, scoring
-from lib.evaluation.predictions import Bools, LabelledPredictions
+from lib.evaluation.predictions import Bools, Floats, LabelledPredictions
 from lib.evaluation.results import (
     Estimate,
     Interval,
@@ -13,7 +13,7 @@ from lib.evaluation.results import (
     PredictiveValues,
     TargetCheck,
 )
-from lib.prediction.classes import ScreeningTarget, target_of
+from lib.prediction.classes import ScreeningTarget, is_positive, target_of
 
 
 def has_both_sides(predictions: LabelledPredictions, positive: str) -> bool:
@@ -21,8 +21,15 @@ def has_both_sides(predictions: LabelledPredictions, positive: str) -> bool:
 
     Without both there is no sensitivity, or no specificity.
     """
-    positives = int((predictions.targets == predictions.number_of(positive)).sum())
-    return 0 < positives < len(predictions)
+    cases = is_positive(positive, predictions.classes)[predictions.targets]
+    return bool(cases.any() and not cases.all())
+
+
+def cases_and_scores(predictions: LabelledPredictions, positive: str) -> tuple[Bools, Floats]:
+    """Which films `(N,)` are of the class, or abnormal, and the probability `(N,)` of that."""
+    positives = is_positive(positive, predictions.classes)
+    scores: Floats = predictions.probabilities[:, positives].sum(axis=1)
+    return positives[predictions.targets], scores
 
 
 def operating_point(
@@ -32,13 +39,14 @@ def operating_point(
     prevalences: Sequence[float],
     seed: int,
 ) -> OperatingPoint:
-    """What calling every film with `prob_<positive>` >= `threshold` positive does.
+    """What calling every film with a score >= `threshold` positive does.
 
+    The score is `prob_<positive>`; for `ABNORMAL` it is 1 - P(NORMAL).
     The specificity, and with it the predictive values, depends on the mixture of the other classes
     in the test films. Needs `has_both_sides`.
     """
-    is_positive, is_called = _called(predictions, positive, threshold)
-    rates = partial(scoring.rates_at, is_positive, is_called)
+    is_case, is_called = _called(predictions, positive, threshold)
+    rates = partial(scoring.rates_at, is_case, is_called)
     point = rates(scoring.once(len(predictions)))
     resampled = intervals.bootstrap(predictions.groups, rates, seed)
 
@@ -46,17 +54,17 @@ def operating_point(
         rate, patients = float(point[name][0]), predictions.count_groups(cases)
         return Estimate(rate, intervals.share_interval(rate, resampled[name], patients))
 
-    sensitivity = estimate("sensitivity", is_positive)
-    specificity = estimate("specificity", ~is_positive)
+    sensitivity = estimate("sensitivity", is_case)
+    specificity = estimate("specificity", ~is_case)
     target = target_of(positive)
     return OperatingPoint(
         positive=positive,
         threshold=threshold,
         sensitivity=sensitivity,
         specificity=specificity,
-        cases=int(is_positive.sum()),
-        missed=int((is_positive & ~is_called).sum()),
-        false_alarms=int((~is_positive & is_called).sum()),
+        cases=int(is_case.sum()),
+        missed=int((is_case & ~is_called).sum()),
+        false_alarms=int((~is_case & is_called).sum()),
         predictive_values=tuple(
             _predictive_values(sensitivity, specificity, prevalence) for prevalence in prevalences
         ),
@@ -107,14 +115,14 @@ def threshold_table(
 def _threshold_row(
     predictions: LabelledPredictions, positive: str, threshold: float, prevalences: Sequence[float]
 ) -> dict[str, Any]:
-    is_positive, is_called = _called(predictions, positive, threshold)
-    arrays = scoring.rates_at(is_positive, is_called, scoring.once(len(predictions)))
+    is_case, is_called = _called(predictions, positive, threshold)
+    arrays = scoring.rates_at(is_case, is_called, scoring.once(len(predictions)))
     rates = {name: float(values[0]) for name, values in arrays.items()}
     row: dict[str, Any] = {
         "threshold": threshold,
         **{name: round(value, 6) for name, value in rates.items()},
-        "missed": int((is_positive & ~is_called).sum()),
-        "false_alarms": int((~is_positive & is_called).sum()),
+        "missed": int((is_case & ~is_called).sum()),
+        "false_alarms": int((~is_case & is_called).sum()),
     }
     for prevalence in prevalences:
         values = predictive_values(rates["sensitivity"], rates["specificity"], prevalence)
@@ -126,9 +134,9 @@ def _threshold_row(
 def _called(
     predictions: LabelledPredictions, positive: str, threshold: float
 ) -> tuple[Bools, Bools]:
-    """Which films `(N,)` are of the class, and which are called positive."""
-    number = predictions.number_of(positive)
-    return predictions.targets == number, predictions.probabilities[:, number] >= threshold
+    """Which films `(N,)` are cases, and which are called positive."""
+    cases, scores = cases_and_scores(predictions, positive)
+    return cases, scores >= threshold
 
 
 def _predictive_values(

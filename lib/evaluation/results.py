@@ -23,7 +23,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class against all others, at the most probable class."""
+    """One class against all others, at the predicted class."""
 
     films: Annotated[int, "films with this label and a prediction"]
     precision: Estimate
@@ -102,7 +102,7 @@ class TargetCheck:
 class OperatingPoint:
     """What it does to call every film positive from a threshold on."""
 
-    positive: Annotated[str, "class of interest"]
+    positive: Annotated[str, "class of interest, or abnormal: every class but NORMAL"]
     threshold: Annotated[float, "lowest probability that is called positive"]
     sensitivity: Estimate
     specificity: Estimate
@@ -173,6 +173,8 @@ class HomeScores:
     ece: Annotated[float | None, "expected calibration error; null: not calibrated"]
     sensitivity: Annotated[Estimate | None, "at the stored threshold of the class of interest"]
     specificity: Annotated[Estimate | None, "at the stored threshold of the class of interest"]
+    screening_sensitivity: Annotated[Estimate | None, "of 1 - P(NORMAL) at its stored threshold"]
+    screening_specificity: Annotated[Estimate | None, "of 1 - P(NORMAL) at its stored threshold"]
     needs_review: Annotated[float, "share of the films"]
     out_of_distribution: Annotated[
         float | None, "share of films unlike the training films; null: not known"
@@ -197,6 +199,7 @@ class External:
         OperatingPoint | None,
         "at the threshold that the stored sensitivity would take here, chosen on these very films",
     ]
+    fitted_screening: Annotated[OperatingPoint | None, "the same for 1 - P(NORMAL)"]
     home: Annotated[HomeScores | None, "null: no evaluation of this model at home was found"]
 
 
@@ -209,6 +212,9 @@ class ScoredModel:
     precision: str
     weights_sha256: str
     split_sha256: str
+    operating_point: Annotated[
+        str, "class, or abnormal, predicted from its stored threshold on; empty: none"
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -233,6 +239,9 @@ class Evaluation:
     baselines: Annotated[dict[str, BaselineScores], "empty: none was run"]
     verdict: Annotated[Verdict | None, "null: no baseline was run"]
     comparison: Annotated[Comparison | None, "null: no earlier evaluation was named"]
+    screening: Annotated[
+        OperatingPoint | None, "of 1 - P(NORMAL), anything abnormal; null: as operating_point"
+    ] = None
     external: Annotated[External | None, "null: the test films of the model's own split"] = None
 
     @property

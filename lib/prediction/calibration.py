@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.network.numerics import softmax
-from lib.prediction.classes import WHO_TUBERCULOSIS
+from lib.prediction.classes import (
+    ABNORMAL,
+    WHO_TUBERCULOSIS,
+    has_screening_score,
+    is_positive,
+)
 
 COVERAGE = 0.90  # share of films whose conformal set is to hold the true class
 SENSITIVITY = WHO_TUBERCULOSIS.sensitivity  # of the stored thresholds
@@ -34,7 +39,7 @@ class Calibration:
     coverage: float
     smallest_probability: float  # of a class that belongs to the conformal set
     sensitivity: float
-    thresholds: dict[str, float]  # class → probability that reaches `sensitivity`
+    thresholds: dict[str, float]  # class, or ABNORMAL → probability that reaches `sensitivity`
     largest_distance: float  # to the nearest reference films; beyond it: out of distribution
     smallest_likeness: float  # correlation of ordinary films with the mean film
 
@@ -114,11 +119,6 @@ def calibrate(
         reference.distances(features[chosen], left_out=1), 1 - OUTLIERS, method="higher"
     )
     smallest_likeness = np.quantile(reference.likeness(thumbnails), OUTLIERS, method="lower")
-    thresholds = {
-        name: threshold_for(SENSITIVITY, probabilities[targets == index, index])
-        for index, name in enumerate(classes)
-        if (targets == index).any()
-    }
     calibration = Calibration(
         films=len(targets),
         temperature=temperature,
@@ -127,11 +127,26 @@ def calibrate(
             probabilities[np.arange(len(targets)), targets], COVERAGE
         ),
         sensitivity=SENSITIVITY,
-        thresholds=thresholds,
+        thresholds=_thresholds(probabilities, targets, classes),
         largest_distance=float(largest_distance),
         smallest_likeness=float(smallest_likeness),
     )
     return calibration, reference
+
+
+def _thresholds(
+    probabilities: Floats, targets: NDArray[np.integer[Any]], classes: Sequence[str]
+) -> dict[str, float]:
+    """Thresholds of the classes that have films, and of the screening score."""
+    names = [*classes, *((ABNORMAL,) if has_screening_score(classes) else ())]
+    thresholds = {}
+    for name in names:
+        positive = is_positive(name, classes)
+        cases = positive[targets]
+        if cases.any():
+            scores = probabilities[cases][:, positive].sum(axis=1)
+            thresholds[name] = threshold_for(SENSITIVITY, scores)
+    return thresholds
 
 
 def fit_temperature(logits: Floats, targets: NDArray[np.integer[Any]]) -> float:

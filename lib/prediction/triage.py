@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lib.images.measure import LOW_CONTRAST
 from lib.prediction.calibration import Calibration, Reference
+from lib.prediction.classes import is_positive
 from lib.prediction.prediction import Prediction
 from lib.run.errors import JobError
 
@@ -49,7 +50,7 @@ class Triage:
     classes: tuple[str, ...]
     calibration: Calibration | None = None  # None: the model was made without validation films
     reference: Reference | None = None
-    operating_point: str = ""  # class that is predicted from its stored threshold on
+    operating_point: str = ""  # class, or ABNORMAL, that is predicted from its threshold on
     review_below: float = 0.0  # probability of the predicted class
 
     @staticmethod
@@ -73,15 +74,14 @@ class Triage:
     def choose(self, probabilities: NDArray[np.float64]) -> int:
         """Index of the predicted class, from the probabilities `(classes,)` of one film.
 
-        Without an operating point the most probable class; with one, its class from the threshold
-        on, and the most probable other class below it.
+        Without an operating point the most probable class; with one, the most probable of its
+        classes from the threshold on, and the most probable other class below it.
         """
         if self.operating_point and self.calibration:
-            index = self.classes.index(self.operating_point)
-            if probabilities[index] >= self.calibration.thresholds[self.operating_point]:
-                return index
-            probabilities = probabilities.copy()
-            probabilities[index] = -1
+            positive = is_positive(self.operating_point, self.classes)
+            threshold = self.calibration.thresholds[self.operating_point]
+            is_called = probabilities[positive].sum() >= threshold
+            probabilities = np.where(positive == is_called, probabilities, -1)
         return int(probabilities.argmax())
 
     def reasons(self, prediction: Prediction) -> tuple[Reason, ...]:
@@ -136,7 +136,8 @@ class Triage:
     ) -> Iterator[Reason]:
         if self.operating_point:
             threshold = calibration.thresholds[self.operating_point]
-            probability = probabilities[self.classes.index(self.operating_point)]
+            positive = is_positive(self.operating_point, self.classes)
+            probability = probabilities[positive].sum()
             if threshold / 2 <= probability < threshold:
                 text = f"just below the threshold for {self.operating_point}"
                 yield Reason(Code.NEAR_THRESHOLD, text)

@@ -56,8 +56,12 @@ def _print_source(source: SourceScores) -> None:
 
 
 def _print_operating_point(evaluation: Evaluation) -> None:
-    point = evaluation.operating_point
-    if point:
+    points = {
+        point.positive: point
+        for point in (evaluation.operating_point, evaluation.screening)
+        if point
+    }
+    for point in points.values():
         console.say(
             f"{point.positive} from probability {point.threshold:.3f}: "
             f"sensitivity {with_range(point.sensitivity)}, "

@@ -11,7 +11,7 @@ from lib.evaluation.operating_point import (
 )
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import Estimate, Interval
-from lib.prediction.classes import WHO_TUBERCULOSIS
+from lib.prediction.classes import ABNORMAL, WHO_TUBERCULOSIS
 from tests.evaluation.conftest import screened
 
 TB = "TUBERCULOSIS"
@@ -37,6 +37,18 @@ def test_a_ppv_of_1_has_an_interval_that_shows_how_little_it_is_worth(
     assert values.ppv.interval[0] < 0.15
     assert values.npv.interval is not None
     assert values.npv.interval[0] < (values.npv.value or 0) < values.npv.interval[1] <= 1
+
+
+def test_anything_abnormal_is_every_class_but_normal() -> None:
+    table = screened([0.9, 0.2], [0.1, 0.6])
+    table["prob_PNEUMONIA"] = [0.05, 0.7, 0.1, 0.1]
+    table["prob_NORMAL"] = 1 - table["prob_TUBERCULOSIS"] - table["prob_PNEUMONIA"]
+    table.loc[1, "label"] = "PNEUMONIA"
+    point = operating_point(LabelledPredictions.of(table), ABNORMAL, 0.5, [0.1], 0)
+    assert (point.cases, point.missed, point.false_alarms) == (2, 0, 1)
+    assert (point.sensitivity.value, point.specificity.value) == (1, 0.5)
+    assert point.target is None
+    assert not has_both_sides(LabelledPredictions.of(table[:2]), ABNORMAL)
 
 
 @pytest.mark.parametrize(

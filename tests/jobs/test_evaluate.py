@@ -87,6 +87,44 @@ def test_predictive_values_are_given_for_the_prevalences_asked_for(
         assert run(evaluate, "--prevalences", wrong, "--output", tmp_path, *dirs(chain)) == 2
 
 
+def test_anything_abnormal_is_reported_and_may_decide_the_predictions(
+    chain: Path, tmp_path: Path
+) -> None:
+    flags = ["--operating_point", "abnormal", "--nobaselines", "--output", tmp_path]
+    assert run(evaluate, *flags, *dirs(chain)) == 0
+    usual = json.loads((chain / "runs/evaluation/metrics.json").read_text())
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["screening"] == usual["screening"]
+    assert found["screening"]["positive"] == "abnormal"
+    assert found["model"]["operating_point"] == "abnormal"
+    confusion = dict(
+        zip(found["classes"], zip(*found["confusion_matrix"], strict=True), strict=True)
+    )
+    others = sum(sum(column) for name, column in confusion.items() if name != "NORMAL")
+    point = found["screening"]
+    assert others == point["cases"] - point["missed"] + point["false_alarms"]
+    page = (tmp_path / "report.html").read_text()
+    assert "abnormal is predicted from its stored threshold on" in page
+    assert "<h3>Anything abnormal</h3>" in page
+
+
+def test_a_model_folder_without_a_screening_threshold_is_scored_without_it(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(chain / "runs" / "model", tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / "model.json").read_text())
+    del manifest["calibration"]["thresholds"]["abnormal"], manifest["sha256"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(manifest))
+    flags = ["--model", tmp_path / "model", "--nobaselines", "--output", tmp_path / "out"]
+    assert run(evaluate, *flags, "--operating_point", "abnormal", *dirs(chain)) == 1
+    assert "no threshold for it; it has them for NORMAL" in capsys.readouterr().err
+    assert run(evaluate, *flags, *dirs(chain)) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["screening"] is None
+    assert found["operating_point"]["positive"] == "TUBERCULOSIS"
+    assert "Anything abnormal" not in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_phase_has_a_model_of_its_own(chain: Path, tmp_path: Path) -> None:
     assert (
         run(

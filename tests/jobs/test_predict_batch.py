@@ -121,6 +121,16 @@ def test_the_stored_operating_point_calls_its_class_from_its_threshold_on(
         assert (row["prediction"] == "TUBERCULOSIS") == called
 
 
+def test_the_screening_threshold_calls_whatever_is_not_normal(chain: Path, tmp_path: Path) -> None:
+    films = (chain / "data").resolve() / "test"
+    assert predict(chain, films, tmp_path / "x.csv", "--operating_point", "abnormal") == 0
+    model = json.loads((chain / "runs/model/model.json").read_text())
+    stored = model["calibration"]["thresholds"]["abnormal"]
+    for row in _rows(tmp_path / "x.csv"):
+        called = 1 - float(row["prob_NORMAL"]) >= stored - 2e-6
+        assert (row["prediction"] != "NORMAL") == called
+
+
 def test_an_unknown_operating_point_is_refused_by_name(
     chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

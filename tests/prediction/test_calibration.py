@@ -10,6 +10,7 @@ from lib.images.reader import Film
 from lib.network.numerics import softmax
 from lib.prediction import calibration
 from lib.prediction.calibration import Reference
+from lib.prediction.classes import ABNORMAL
 from lib.prediction.prediction import Prediction
 from lib.prediction.triage import Triage
 
@@ -25,6 +26,35 @@ def _drawn(films: int, seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.nd
     chances = softmax(logits)
     targets = (chances.cumsum(axis=1) < generator.random((films, 1))).sum(axis=1)
     return logits * scale, targets
+
+
+def test_the_screening_threshold_finds_the_films_of_every_class_but_normal() -> None:
+    logits, targets = _drawn(400, seed=4)
+    features = np.random.default_rng(5).normal(size=(400, 8)).astype(np.float32)
+    films = np.random.default_rng(6).integers(0, 255, (400, 32, 32))
+    found, _ = calibration.calibrate(logits, targets, features, films, CLASSES)
+    abnormal = 1 - softmax(logits / found.temperature)[targets != 0, 0]
+    threshold = found.thresholds[ABNORMAL]
+    assert (abnormal >= threshold - 1e-12).mean() >= calibration.SENSITIVITY
+    assert (abnormal > threshold + 1e-12).mean() < calibration.SENSITIVITY
+    without, _ = calibration.calibrate(logits, targets, features, films, ("A", "B", "C"))
+    assert set(without.thresholds) == {"A", "B", "C"}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "chosen"),
+    [
+        ([0.69, 0.10, 0.21], "TUBERCULOSIS"),
+        ([0.71, 0.10, 0.19], "NORMAL"),
+        ([0.05, 0.60, 0.35], "PNEUMONIA"),
+    ],
+)
+def test_at_the_screening_threshold_a_film_is_normal_or_its_likeliest_disease(
+    probabilities: list[float], chosen: str
+) -> None:
+    stored = calibration.Calibration(9, 1.0, 0.9, 0.1, 0.9, {ABNORMAL: 0.3}, 1.0, 0.0)
+    triage = Triage(CLASSES, stored, operating_point=ABNORMAL)
+    assert CLASSES[triage.choose(np.array(probabilities))] == chosen
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
