@@ -470,6 +470,7 @@ def _films_from_elsewhere(
     """Examine them, and write excluded.csv."""
     from lib.evaluation.elsewhere import evaluation_set
     from lib.evaluation.home import HomeFilms
+    from lib.reports.audit_table import advise_group_by
     from lib.reports.left_out import print_left_out, write_left_out
 
     home = HomeFilms.of(request.data_dir, manifest.split_sha256)
@@ -477,6 +478,8 @@ def _films_from_elsewhere(
     assert films.elsewhere
     write_left_out(request.folder / "excluded.csv", films.elsewhere)
     print_left_out(films.elsewhere)
+    if folder.table is None and not folder.reading.is_grouped:
+        advise_group_by([film.record for film in films.films], "score them again")
     return films
 
 

@@ -11,7 +11,7 @@ from lib.dataset import contradictions, duplicates
 from lib.dataset import split as splitting
 from lib.dataset.audit import audit
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
-from lib.dataset.patients import find_patient_folders, patients
+from lib.dataset.patients import patients
 from lib.dataset.sources import DATASETS, FOLDER, Dataset
 from lib.dataset.split import SPLITS
 from lib.reports import audit_table
@@ -115,7 +115,7 @@ def split(
         findings, by_content, policy, reason if on_contradiction == "auto" else ""
     )
     if group_by == "auto":
-        _advise_group_by(films)
+        audit_table.advise_group_by(films, "run split again")
     console.say(
         f"groups: {len({row.group for row in rows if row.split})} groups hold the {len(used)} "
         f"films, {known_patients} patients are known by name, {len(pairs)} pairs are identical "
@@ -156,19 +156,6 @@ def _publish(rows: Sequence[SplitRecord], data_dir: Path) -> None:
         atomic.swap_folder(staging / name, data_dir / name)
     staging.rmdir()
     write_rows(data_dir / "split.csv", rows, SplitRecord)
-
-
-def _advise_group_by(films: Sequence[FilmRecord]) -> None:
-    """Say which folders may be patients: `auto` takes none for one."""
-    found = find_patient_folders(films)
-    if found:
-        like = f" (as in {found.layout})" if found.layout else ""
-        console.warn(
-            f"{found.folders} folders such as {found.example} lie below the class folders{like} "
-            "and were not taken for patients. If each is one patient, run split again with "
-            f"--group_by '{found.pattern}'.",
-            log_as=f"{found.folders} folders below the class folders were not taken for patients.",
-        )
 
 
 def _require_whole_groups(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from lib.dataset.audit import Audit
 from lib.dataset.contradictions import Contradiction, count_labels
-from lib.dataset.manifest import SplitRecord
+from lib.dataset.manifest import FilmRecord, SplitRecord
+from lib.dataset.patients import find_patient_folders
 from lib.dataset.split import SPLITS
 from lib.run import console
 
@@ -114,3 +115,19 @@ def print_contradictions(
 
 def _list(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {labels}" for labels, number in sorted(counts.items()))
+
+
+def advise_group_by(films: Sequence[FilmRecord], again: str) -> None:
+    """Say which folders may be patients, where `--group_by auto` took none for one.
+
+    `again` is what to do with --group_by.
+    """
+    found = find_patient_folders(films)
+    if found:
+        like = f" (as in {found.layout})" if found.layout else ""
+        console.warn(
+            f"{found.folders} folders such as {found.example} lie below the class folders{like} "
+            f"and were not taken for patients. If each is one patient, {again} with "
+            f"--group_by '{found.pattern}'.",
+            log_as=f"{found.folders} folders below the class folders were not taken for patients.",
+        )

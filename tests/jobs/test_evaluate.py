@@ -242,7 +242,7 @@ def test_without_a_readable_test_film_there_is_nothing_to_score(
         chain / "runs",
     )
     assert code == 1
-    assert "no test film could be read" in capsys.readouterr().err
+    assert "no film could be read" in capsys.readouterr().err
     assert (tmp_path / "e/predictions.csv").exists()
     assert not (tmp_path / "e/metrics.json").exists()
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import tarfile
 from collections import Counter
@@ -16,6 +17,7 @@ from lib.dataset import synthetic
 from lib.dataset.manifest import read_manifest, read_split
 from lib.evaluation.operating_point import operating_point
 from lib.evaluation.predictions import LabelledPredictions, read_predictions
+from lib.reports import pages
 from tests.conftest import dirs, film, run
 
 FOLDERS = {"NORMAL": "Healthy", "PNEUMONIA": "pneumonia", "TUBERCULOSIS": "TB"}
@@ -116,6 +118,7 @@ def test_the_report_is_a_folder_of_its_own_and_home_stays_as_it_was(
     assert not (results / "MODEL_CARD.md").exists()
     assert not (scored / "runs" / "report.html").exists()
     page = (results / "report.html").read_text()
+    assert re.findall(r'<section id="(\w+)">', page) == list(pages.SECTIONS)
     assert "Away from home" in page
     assert page.count("test films") == page.count("test films of the model's own split") > 0
 
@@ -220,11 +223,16 @@ def test_another_split_than_the_model_s_is_not_taken_for_its_home(
     (tmp_path / "data" / "split.csv").write_text(split.replace(",train,", ",val,", 1))
     home = home_film(chain, "train", "NORMAL")
     (tmp_path / "films" / "normal").mkdir(parents=True)
-    shutil.copy(home, tmp_path / "films" / "normal")
+    for number in (1, 2):
+        (tmp_path / "films" / "normal" / f"person {number}").mkdir()
+        film(tmp_path / "films" / "normal" / f"person {number}" / "film.png", seed=number)
+    shutil.copy(home, tmp_path / "films" / "normal" / "person 1")
     flags = ["--films", tmp_path / "films", "--model", chain / "runs/model"]
     flags += ["--runs_dir", tmp_path / "runs", "--data_dir", tmp_path / "data"]
     assert run(evaluate, *flags) == 0
-    assert "is another split than the model's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is another split than the model's" in said
+    assert "score them again with --group_by '([^/]+)/[^/]+$'" in said
     folder = tmp_path / "runs" / "external" / "films"
     assert excluded(folder) == {}
     assert "films of one class alone" in (folder / "report.html").read_text()
