@@ -39,6 +39,7 @@ SLOW_MARKERS = ("real_films", "engine", "cron", "simulation")
 SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
 SLOW_NAMES = {  # start a process, run a job, build or convert a network, train
     *("subprocess", "multiprocessing", "processes", "execute", "map_isolated"),
+    "evaluation_set",
     *(
         "write_films",
         "train_lungs",
