@@ -103,7 +103,10 @@ def test_the_segmenter_of_the_model_folder_is_used(
 def test_the_jobs_that_follow_use_the_crop(root: Path, tmp_path: Path) -> None:
     assert run(evaluate, *LITE0, *dirs(root), "--nobaselines") in (0, 3)
     scored = pd.read_csv(root / "runs/evaluation/predictions.csv").set_index("path")
-    assert "the film's own" in (root / "runs/report.html").read_text()
+    page = (root / "runs/report.html").read_text()
+    assert "the film's own" in page
+    assert "What the network sees" in page
+    assert page.count('alt="whole film"') == 4 * 3
     films = tmp_path / "films"
     shutil.copytree((root / "data").resolve() / "test", films)
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
