@@ -380,7 +380,9 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
 
 
 def _write_table(table: "pd.DataFrame", path: Path) -> None:
-    atomic.write_csv(path, list(table.columns), table.to_dict("records"))
+    columns = list(table.columns)
+    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
+    atomic.write_csv(path, columns, rows)
 
 
 def _labelled(film: "LabelledFilm", cells: Mapping[str, str]) -> dict[str, str]:

@@ -33,7 +33,11 @@ if TYPE_CHECKING:  # it loads the inference engine
 TREES = 300
 LARGEST = 3000  # training films that the network sees without their lungs: bounds the time
 LUNGS_FOUND = "lungs_found"  # column of baselines.csv: True, False, empty for an unreadable film
-CONTROL = "without_lung_box"  # the baseline that the verdict always names
+# The baselines that the verdict always names: the scored network without the lungs.
+CONTROLS = {
+    "without_lung_box": "the box around the lungs black",
+    "without_lung_mask": "the lungs alone black",
+}
 
 
 class Lungless(Protocol):
@@ -213,7 +217,7 @@ BASELINES = {
         "made, or the patients' age.",
         predict=_predict_from_thumbnails,
     ),
-    CONTROL: Baseline(
+    "without_lung_box": Baseline(
         short="same network, lung box black",
         what="the same frozen network without seeing a lung: whole films, the box around the lungs "
         "blacked out",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lib.evaluation.baselines import BASELINES, CONTROL
+from lib.evaluation.baselines import BASELINES, CONTROLS
 from lib.evaluation.results import BaselineScores, Estimate, Level, Verdict
 
 # Macro-F1 by which the model may still be better where the margin's interval reaches 0: beyond it
@@ -74,9 +74,8 @@ def words(level: Level, model: float, best: str, baseline: float, chance: float)
 
 def _control_words(best: str, baselines: Mapping[str, BaselineScores]) -> str:
     """What the same network scores without seeing a lung, unless the verdict says so already."""
-    if CONTROL not in baselines or best == CONTROL:
+    known = [(baselines[name].macro_f1, how) for name, how in CONTROLS.items() if name in baselines]
+    if not known or best in CONTROLS:
         return ""
-    return (
-        " What the same network scores without seeing a lung: a macro-F1 of "
-        f"{baselines[CONTROL].macro_f1:.3f}."
-    )
+    scores = ", ".join(f"{macro_f1:.3f} with {how}" for macro_f1, how in known)
+    return f" What the same network scores without seeing a lung: a macro-F1 of {scores}."
