@@ -36,8 +36,8 @@ def _probe(films: Sequence[LabelledFilm], features: Floats) -> SourceProbe:
 
 def test_features_that_hold_the_source_are_told_and_shuffled_ones_are_not() -> None:
     films = [*_films(60, "one"), *_films(40, "two")]
-    features = np.random.default_rng(0).normal(size=(100, 8))
-    features[60:, 3] += 6
+    features = np.random.default_rng(0).normal(size=(100, 64))
+    features[60:, :16] += 2
     found = _probe(films, features)
     assert found.films == {"one": 60, "two": 40}
     assert found.chance == 0.6
