@@ -13,7 +13,7 @@ SEED     := $(call setting,SEED,0)
 CPUS     := $(call setting,CPUS,0)
 WORKERS  := $(call setting,WORKERS,0)
 PRECISION := $(call setting,PRECISION,auto)
-CROP     := $(call setting,CROP,none)
+CROP     := $(call setting,CROP,lungs)
 CACHE_GB := $(call setting,CACHE_GB,0)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
@@ -190,10 +190,10 @@ image: .env ## build the container image
 	@touch $@
 
 test: .venv/installed-dev ## run all tests and print the coverage; those in containers are skipped where no engine answers
-	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 test-fast: .venv/installed-dev ## run the tests without training, containers and subprocesses, in a minute
-	$(PYTHON) -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadgroup -m 'not slow' $(PYTEST_ARGS)
 
 # The chain and the fast tests in a throwaway .venv of another Python.
 test-python: ## the tests without chaos, benchmarks and containers on another Python: make test-python PYTHON_VERSION=3.13

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lib import settings
-from lib.dataset import contradictions, duplicates
+from lib.dataset import contradictions, duplicates, provenance
 from lib.dataset import split as splitting
 from lib.dataset.audit import audit
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, write_rows
@@ -43,6 +43,13 @@ def split(
             placeholder="auto|none|REGEX",
         ),
     ] = "auto",
+    hold_out: Annotated[
+        str | None,
+        Flag(
+            "source whose films are the test films, all of them; the audit lists the sources",
+            placeholder="SOURCE",
+        ),
+    ] = None,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,  # noqa: ARG001  # log
     seed: Annotated[int, settings.SEED] = settings.SEED.default,
@@ -53,13 +60,15 @@ def split(
     Films of one patient, identical bytes and near-duplicates stay on one side; the classes are
     balanced across the sides. A contradiction is one film under two labels: the same bytes, or the
     same film at another size or in another coding. --on_contradiction decides which copies are
-    excluded. The folders are swapped when the new split is whole: no file of an earlier split
-    stays.
+    excluded. With --hold_out the test films are those of one source, which training never sees:
+    what they score is what to expect at another hospital. The folders are swapped when the new
+    split is whole: no file of an earlier split stays.
 
     Examples:
         python -m jobs.split
         python -m jobs.split --val_fraction 0.15 --test_fraction 0.15 --seed 7
         python -m jobs.split --on_contradiction drop --group_by '(patient\\d+)_'
+        python -m jobs.split --hold_out nih
     """
     if val_fraction + test_fraction >= 1:
         raise UsageError(
@@ -86,14 +95,25 @@ def split(
         groups = splitting.group_films(films, persons, pairs)
         group_of = dict(zip((film.path for film in films), groups, strict=True))
         used = [film for film in films if film.path not in excluded]
+        held: set[str] = set()
+        if hold_out:
+            groups_of_used = [group_of[film.path] for film in used]
+            held, apart = splitting.hold_out(
+                used, groups_of_used, provenance.sources(used), hold_out
+            )
+            excluded |= apart
+            used = [film for film in used if film.path not in apart]
+            test_fraction = 0.0  # of the other sources
+        drawn = [film for film in used if film.path not in held]
         sides = splitting.draw_splits(
-            [film.label for film in used],
-            [group_of[film.path] for film in used],
+            [film.label for film in drawn],
+            [group_of[film.path] for film in drawn],
             val_fraction,
             test_fraction,
             seed,
         )
-        side_of = dict(zip((film.path for film in used), sides, strict=True))
+        side_of = dict(zip((film.path for film in drawn), sides, strict=True))
+        side_of |= dict.fromkeys(held, "test")
         rows = [
             SplitRecord(
                 path=record.path,

@@ -63,6 +63,13 @@ def train(
             at_least=0,
         ),
     ] = 0.5,
+    vary_acquisition: Annotated[
+        bool,
+        Flag(
+            "give training views the gamma, blur, noise, compression and resolution of films of "
+            "other hospitals"
+        ),
+    ] = True,
     cache: Annotated[
         Literal["on", "off"],
         Flag(
@@ -97,10 +104,11 @@ def train(
     evaluate and predict_batch use.
 
     Films are converted to grey, resized to the backbone's input and normalised with its statistics.
-    Training views are rotated, shifted, scaled and exposed a little differently, never mirrored.
-    With --crop lungs a small segmenter finds the lungs, and the film is cropped to the box around
-    them; where it finds none the whole film is used. The model records the crop and carries the
-    segmenter, so that evaluate and predict_batch see the same pixels.
+    Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
+    and look as if they came from other detectors and archives (--vary_acquisition).
+    A small segmenter finds the lungs, and the film is cropped to the box around them; where it
+    finds none the whole film is used. The model records the crop and carries the segmenter, so that
+    evaluate and predict_batch see the same pixels. With --crop none the network sees whole films.
     Frozen layers keep their parameters and their BatchNorm statistics. Phase B counts Phase A's
     score as epoch 0, so it is never worse on validation.
 
@@ -142,6 +150,7 @@ def train(
         views=views,
         precision=precision,
         crop=crop,
+        vary_acquisition=vary_acquisition,
         checkpoint_path=checkpoint_path,
         cluster=cluster,
     )

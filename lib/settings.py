@@ -68,10 +68,10 @@ PRECISION = Setting(
     default="auto",
 )
 CROP = Setting(
-    "part of a film that the network sees: none, the whole film; lungs, the box around the lungs",
+    "part of a film that the network sees: lungs, the box around the lungs; none, the whole film",
     choices=get_args(Crop),
     env="CROP",
-    default="none",
+    default="lungs",
 )
 
 MAX_MEGAPIXELS = Setting(

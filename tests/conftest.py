@@ -36,9 +36,14 @@ TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what trains, runs in a container or starts a process: `make test-fast`."""
+    """Mark as slow what trains, runs in a container or starts a process: `make test-fast`.
+
+    With several test processes a file stays in one of them, and so does all that uses the engine.
+    """
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
+        uses_engine = folder == "docker" or item.get_closest_marker("engine")
+        item.add_marker(pytest.mark.xdist_group("engine" if uses_engine else str(item.path)))
         if folder in TIMEOUTS:
             item.add_marker(pytest.mark.timeout(TIMEOUTS[folder]))
         if isinstance(item, pytest.Function) and _is_slow(item):

@@ -20,7 +20,7 @@ from tools import lung_films
 from tools.lung_films import Films
 
 CLOSE = 0.05  # of the film's side: an edge of the box within it is right
-NO_FILMS = ("16654_1_1_mask.png", "mobilenet_confusion_matrix.png", "ryct.2020003.fig2-a.png")
+NO_FILMS = ("16654_1_1_mask.png", "mobilenet_confusion_matrix.png", "jkms-35-e79-g001-l-d.jpg")
 LOOKED_AT = 60
 WORST = 30
 

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lib.dataset.duplicates import Pairs
 from lib.dataset.manifest import FilmRecord
-from lib.run.errors import JobError
+from lib.run.errors import JobError, UsageError
 
 SPLITS = ("train", "val", "test")
 
@@ -44,7 +44,7 @@ def draw_splits(
     seed: int,
 ) -> list[str]:
     """Deal whole groups to train, val and test, so that each class comes close to the fractions in
-    each.
+    each. With a fraction of 0 a side stays empty.
 
     Groups are shuffled by the seed, large ones first; each goes where its classes are, relatively,
     missing most.
@@ -56,11 +56,12 @@ def draw_splits(
     counts: dict[str, np.ndarray] = {}
     for label, group in zip(labels, groups, strict=True):
         counts.setdefault(group, np.zeros(len(classes)))[classes.index(label)] += 1
-    _require_groups(classes, counts)
+    fractions = np.array([1 - val_fraction - test_fraction, val_fraction, test_fraction])
+    used = [split for split, fraction in zip(SPLITS, fractions, strict=True) if fraction]
+    _require_groups(classes, counts, used)
     order = sorted(counts)
     np.random.default_rng(seed).shuffle(order)
     order.sort(key=lambda group: -counts[group].sum())
-    fractions = np.array([1 - val_fraction - test_fraction, val_fraction, test_fraction])
     target = fractions[:, None] * np.sum(list(counts.values()), axis=0)[None, :]
     filled = np.zeros_like(target)
     place = {}
@@ -70,8 +71,8 @@ def draw_splits(
         choice = int(np.argmin(excess))
         filled[choice] += films
         place[group] = SPLITS[choice]
-    for split, row in zip(SPLITS, filled, strict=True):
-        for label, number in zip(classes, row, strict=True):
+    for split in used:
+        for label, number in zip(classes, filled[SPLITS.index(split)], strict=True):
             if number == 0:
                 raise JobError(
                     f"class {label} has too few films to appear in {split} "
@@ -81,12 +82,48 @@ def draw_splits(
     return [place[group] for group in groups]
 
 
-def _require_groups(classes: Sequence[str], counts: dict[str, np.ndarray]) -> None:
+def hold_out(
+    films: Sequence[FilmRecord], groups: Sequence[str], sources: Sequence[str], source: str
+) -> tuple[set[str], dict[str, str]]:
+    """The paths of the films of one source, which will be the test films, and why other films can
+    be on no side: they belong to the same patient as one of those, or are copies of one.
+
+    Raises:
+        UsageError: there is no such source, or no other.
+        JobError: a class has films in this source alone.
+    """
+    present = sorted(set(sources))
+    if source not in present or len(present) == 1:
+        raise UsageError(
+            f"--hold_out {source}: the films come from {', '.join(present)}. Give one of several "
+            "sources; the audit lists them."
+        )
+    held = [own == source for own in sources]
+    paths = {film.path for film, is_held in zip(films, held, strict=True) if is_held}
+    touched = {group for group, is_held in zip(groups, held, strict=True) if is_held}
+    excluded = {
+        film.path: f"same patient as a film of {source}, or a copy of one; {source} is held out"
+        for film, group, is_held in zip(films, groups, held, strict=True)
+        if group in touched and not is_held
+    }
+    left = {film.label for film in films if film.path not in paths and film.path not in excluded}
+    lacking = sorted({film.label for film in films} - left)
+    if lacking:
+        raise JobError(
+            f"--hold_out {source} leaves no film of {', '.join(lacking)} to train on. Hold out a "
+            f"source that is not the only one of a class."
+        )
+    return paths, excluded
+
+
+def _require_groups(
+    classes: Sequence[str], counts: dict[str, np.ndarray], sides: Sequence[str]
+) -> None:
     for index, label in enumerate(classes):
         having = [films[index] for films in counts.values() if films[index]]
-        if len(having) < len(SPLITS):
+        if len(having) < len(sides):
             raise JobError(
                 f"class {label} has {int(sum(having))} films in {len(having)} group(s) of "
-                f"patients or duplicates; train, val and test need one each. "
+                f"patients or duplicates; {', '.join(sides[:-1])} and {sides[-1]} need one each. "
                 f"Add films of {label}, or see --group_by."
             )

@@ -105,8 +105,8 @@ def require_chest_film(film: "Dataset", max_pixels: int, trust: bool) -> tuple[s
     is_chest = _require_no_other_region(film)
     if not (is_chest or is_certain or trust):
         raise UnreadableFilmError(
-            f"DICOM: modality {_quoted(modality) or 'missing'}, and nothing says that it is a chest "
-            f"film; {TRUST}"
+            f"DICOM: modality {_quoted(modality) or 'missing'}, and nothing says that it is a "
+            f"chest film; {TRUST}"
         )
     _require_frontal(film)
     _require_size(film, max_pixels)

@@ -172,7 +172,8 @@ def _squeezed(grey: np.ndarray) -> np.ndarray:
         raise ValueError(f"a film must be (h, w) uint8, not {grey.shape} {grey.dtype}")
     if grey.shape == (SIDE, SIDE):
         return grey
-    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    resized = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR, None, 1.5)
+    return np.asarray(resized)
 
 
 def _judged(masks: np.ndarray, turns: np.ndarray) -> Lungs:
@@ -201,8 +202,14 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     largest = np.argsort(areas)[::-1][:2]
-    chosen = largest[areas[largest] > LEAST_SHARE * areas[largest[0]]]
-    lungs: np.ndarray = ndimage.binary_fill_holes(np.isin(labels, chosen))
+    is_lung = np.zeros(count + 1, bool)
+    is_lung[largest] = areas[largest] > LEAST_SHARE * areas[largest[0]]
+    background, count = ndimage.label(~is_lung[labels])
+    is_outside = np.zeros(count + 1, bool)  # what does not reach the film's edge is a hole
+    for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
+        is_outside[edge] = True
+    is_outside[0] = False
+    lungs: np.ndarray = ~is_outside[background]
     left, top, right, bottom = box_of(lungs)
     plausible = (
         LEAST_AREA <= lungs.mean() <= LARGEST_AREA

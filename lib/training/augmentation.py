@@ -42,7 +42,7 @@ def _moved(image: Image.Image, augmentation: Augmentation, rng: np.random.Genera
     )
     image = functional.adjust_brightness(image, 1 + float(draw[4] * augmentation.brightness))
     image = functional.adjust_contrast(image, 1 + float(draw[5] * augmentation.contrast))
-    return image
+    return image  # noqa: RET504  # typed as an image here, untyped there
 
 
 def _acquired(

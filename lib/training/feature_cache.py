@@ -58,6 +58,8 @@ class CacheKey:
         content |= content.pop("reader")
         if not self.reader.segmenter:  # the folders of earlier versions
             del content["segmenter"]
+        if self.augmentation.acquisition is None:
+            del content["augmentation"]["acquisition"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

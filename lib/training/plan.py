@@ -129,6 +129,8 @@ class Plan:
         del settings["cached"]
         if self.crop == "none":  # the fingerprints of earlier versions
             del settings["crop"]
+        if self.augmentation.acquisition is None:
+            del settings["augmentation"]["acquisition"]
         return settings
 
 
@@ -139,6 +141,7 @@ def plan_of(
     cache: bool = True,
     views: int | None = None,
     precision: PrecisionChoice = "auto",
+    vary_acquisition: bool = True,
     checkpoint_path: Path | None = None,
     cluster: str = "",
     **settings: Any,
@@ -167,7 +170,15 @@ def plan_of(
     if not cached:
         _require_no_cache_flags(cluster, views, precision)
         precision = "fp32"
-    return Plan(phase=phase, cached=cached, views=views, precision=precision, **chosen, **settings)
+    return Plan(
+        phase=phase,
+        cached=cached,
+        views=views,
+        precision=precision,
+        augmentation=Augmentation(acquisition=Acquisition() if vary_acquisition else None),
+        **chosen,
+        **settings,
+    )
 
 
 def _require_one_way_to_unfreeze(overrides: Overrides) -> None:

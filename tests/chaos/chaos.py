@@ -251,9 +251,9 @@ def _memory_group(limit: int) -> Path | None:
     return None
 
 
-def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
-    """Run `rounds` rounds; exit 1 when anything that was left differs from what the undisturbed
-    chain left.
+def run(rounds: int = 3, seed: int = 0, folder: str = "", faults: int = 3) -> None:
+    """Run `rounds` rounds with `faults` faults into each job; exit 1 when anything that was left
+    differs from what the undisturbed chain left.
     """
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-chaos-"))
     calm = Project(parent / "calm", parent / "films", parent / "inbox")
@@ -271,6 +271,7 @@ def run(rounds: int = 3, seed: int = 0, folder: str = "") -> None:
             wanted,
             seed,
             found,
+            faults,
         )
         expected, seen = (
             _rows(folder / "out" / "today.csv") for folder in (calm.root, parent / f"round{number}")
@@ -334,7 +335,12 @@ def _undisturbed(project: Project) -> dict[str, dict[str, str]]:
 
 
 def _round(
-    number: int, project: Project, wanted: dict[str, dict[str, str]], seed: int, found: Findings
+    number: int,
+    project: Project,
+    wanted: dict[str, dict[str, str]],
+    seed: int,
+    found: Findings,
+    faults_per_job: int,
 ) -> None:
     dice = random.Random(f"{seed} {number}")
     project.root.mkdir()
@@ -343,7 +349,7 @@ def _round(
         subprocess.run(command, check=False, capture_output=True)
     faults = Faults(project, dice)
     for job in project.commands():
-        for kind in dice.sample(KINDS, 3):
+        for kind in dice.sample(KINDS, faults_per_job):
             inject: Callable[[str], int | None] = getattr(faults, kind)
             code = inject(job)
             if code is None:

@@ -11,7 +11,7 @@ def test_one_round_of_faults_leaves_what_an_undisturbed_chain_leaves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        chaos.run(rounds=1, seed=4, folder=str(tmp_path))
+        chaos.run(rounds=1, seed=4, folder=str(tmp_path), faults=1)
     said = capsys.readouterr()
     assert end.value.code == 0, said.err
     assert "rows expected 930, found 930, lost 0" in said.out

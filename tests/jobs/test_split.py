@@ -93,6 +93,40 @@ def test_folders_that_may_be_patients_are_pointed_out(
     assert all(len(found) == 1 for found in sides.values())
 
 
+@pytest.fixture
+def two_sources(tmp_path: Path) -> Path:
+    """20 films of two classes of each of two collections; one film lies in both."""
+    source = tmp_path / "films"
+    for number in range(40):
+        label = ("normal", "pneumonia")[number % 2]
+        film(source / label / f"{number:08}_000.png", seed=number)
+        film(source / label / f"person{number}_virus_{number}.jpeg", seed=100 + number)
+    shutil.copy(source / "normal/00000000_000.png", source / "normal/person900_virus_900.jpeg")
+    data = tmp_path / "data"
+    assert run(ingest, "--dataset", f"folder:{source}", "--data_dir", data, *LITE0) == 0
+    return data
+
+
+def test_a_source_that_is_held_out_is_the_test_set(two_sources: Path) -> None:
+    assert run(split, "--data_dir", two_sources, "--hold_out", "nih") == 0
+    source_of = {record.path: record.source for record in read_manifest(two_sources)}
+    rows = read_split(two_sources)
+    assert len(rows) == 81
+    assert {source_of[row.path] for row in rows if row.split == "test"} == {"nih"}
+    assert {source_of[row.path] for row in rows if row.split in ("train", "val")} == {"kermany"}
+    left_out = [row for row in rows if not row.split]
+    assert [row.path for row in left_out] == ["NORMAL/person900_virus_900.jpeg"]
+    assert "nih is held out" in left_out[0].excluded_because
+
+
+def test_an_unknown_source_is_refused_with_those_that_are_there(
+    two_sources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(split, "--data_dir", two_sources, "--hold_out", "rsna") == 2
+    assert "the films come from kermany, nih" in capsys.readouterr().err
+    assert not (two_sources / "split.csv").exists()
+
+
 def test_policy_fail_touches_nothing(data: Path) -> None:
     assert run(split, "--data_dir", data) == 0
     before = (data / "split.csv").read_bytes()

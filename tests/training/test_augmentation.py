@@ -1,13 +1,21 @@
 """Views of a film."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from lib.training.augmentation import augment
-from lib.training.plan import Augmentation
+from lib.training.plan import Acquisition, Augmentation
 
 FILM = np.asarray(Image.effect_mandelbrot((128, 128), (-2, -1.5, 1, 1.5), 50).convert("L"))
-NOTHING = Augmentation(degrees=0, translation=0, scaling=0, brightness=0, contrast=0)
+STILL = {"degrees": 0, "translation": 0, "scaling": 0, "brightness": 0, "contrast": 0}
+NOTHING = Augmentation(**STILL, acquisition=None)
+UNCHANGED = Acquisition(
+    gamma=0, softness=0, sharpness=0, noise=0, jpeg=(100, 100), shrinking=1, equalised=0
+)
 
 
 def test_the_same_seed_epoch_and_film_give_the_same_view() -> None:
@@ -25,6 +33,31 @@ def test_views_keep_shape_and_type() -> None:
 
 def test_without_deviations_the_view_is_the_film() -> None:
     assert np.abs(augment(FILM, NOTHING, 0, 0, 0).astype(int) - FILM).max() <= 1
+
+
+def test_an_acquisition_without_ranges_leaves_the_film() -> None:
+    for number in range(20):
+        view = augment(FILM, Augmentation(**STILL, acquisition=UNCHANGED), 0, 0, number)
+        assert np.abs(view.astype(int) - FILM).mean() <= 1  # quality 100 still rounds
+
+
+@pytest.mark.parametrize(
+    ("change", "least"),
+    [
+        ({"gamma": 0.4}, 5),
+        ({"softness": 1.2}, 0.5),
+        ({"sharpness": 1.5}, 0.5),
+        ({"noise": 8}, 1),
+        ({"jpeg": (25, 30)}, 1),
+        ({"shrinking": 0.4}, 1),
+        ({"equalised": 1}, 5),
+    ],
+)
+def test_each_range_changes_some_views(change: dict[str, Any], least: float) -> None:
+    acquisition = Augmentation(**STILL, acquisition=replace(UNCHANGED, **change))
+    views = [augment(FILM, acquisition, 0, 0, number).astype(int) for number in range(20)]
+    differences = [np.abs(view - FILM).mean() for view in views]
+    assert max(differences) > least
 
 
 def test_no_view_is_mirrored() -> None:
