@@ -27,12 +27,27 @@ REAL_FILMS = Path(__file__).resolve().parents[2] / "shared" / "xrays"
 ODD_FILES = Path(__file__).resolve().parents[2] / "shared" / "odd"
 LITE0 = ["--backbone", "efficientnet_lite0"]
 
-SLOW_FIXTURES = {"ready", "made", "engine", "watch"}  # and all that are built on them
-SLOW_MARKERS = ("real_films", "engine", "cron")
+SLOW_FIXTURES = {
+    "ready",
+    "made",
+    "engine",
+    "watch",
+    "server",
+    "phantom_films",
+}  # and all that are built on them
+SLOW_MARKERS = ("real_films", "engine", "cron", "simulation")
 SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
 SLOW_NAMES = {  # start a process, run a job, build or convert a network, train
-    *("subprocess", "multiprocessing", "processes", "execute"),
-    *("build", "write_taps", "write_model", "FrozenFeatures", "Trainer"),
+    *("subprocess", "multiprocessing", "processes", "execute", "map_isolated"),
+    *(
+        "write_films",
+        "train_lungs",
+        "build",
+        "write_taps",
+        "write_model",
+        "FrozenFeatures",
+        "Trainer",
+    ),
 }
 # Seconds for one test, including the fixtures that it is the first to ask for.
 TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}

@@ -10,6 +10,7 @@ from lib.evaluation.results import Estimate
 from tests.evaluation.conftest import CLASSES, draw
 
 
+@pytest.mark.simulation
 def test_the_interval_covers_the_true_accuracy_in_93_to_97_percent_of_simulated_studies() -> None:
     """600 studies of 150 patients with two films each: a patient's films are right or wrong
     together.
@@ -29,6 +30,7 @@ def test_the_interval_covers_the_true_accuracy_in_93_to_97_percent_of_simulated_
     assert 0.93 <= covered / 600 <= 0.97
 
 
+@pytest.mark.simulation
 def test_the_interval_covers_the_true_auroc_of_a_class_of_twelve_films() -> None:
     """600 studies of 12 positives and 80 negatives, whose scores are normal and 1.5 apart."""
     covered, studies, true = 0, 600, float(norm.cdf(1.5 / np.sqrt(2)))
@@ -48,6 +50,7 @@ def test_the_interval_covers_the_true_auroc_of_a_class_of_twelve_films() -> None
     assert 0.93 <= covered / studies <= 0.97
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("patients", "per_patient", "true"), [(33, 1, 0.9), (33, 1, 0.95), (100, 2, 0.9)]
 )
