@@ -30,13 +30,16 @@ LITE0 = ["--backbone", "efficientnet_lite0"]
 SLOW_FIXTURES = {"ready", "made", "engine", "watch"}  # and all that are built on them
 SLOW_MARKERS = ("real_films", "engine", "cron")
 SLOW_FOLDERS = {"docker", "chaos", "benchmarks"}
-SLOW_NAMES = {"subprocess", "multiprocessing", "processes"}
+SLOW_NAMES = {  # start a process, run a job, build or convert a network, train
+    *("subprocess", "multiprocessing", "processes", "execute"),
+    *("build", "write_taps", "write_model", "FrozenFeatures", "Trainer"),
+}
 # Seconds for one test, including the fixtures that it is the first to ask for.
 TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what trains, runs in a container or starts a process: `make test-fast`.
+    """Mark as slow what runs a job, a training or a container: `make test-fast` has the others.
 
     With several test processes a file stays in one of them, and so does all that uses the engine.
     """
@@ -57,12 +60,12 @@ def _is_slow(item: pytest.Function) -> bool:
         return True
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     functions = [item.function, *(one.func for some in fixtures for one in some)]
-    return any(map(_starts_a_process, functions))
+    return any(map(_names_what_is_slow, functions))
 
 
 @functools.cache
-def _starts_a_process(function: FunctionType) -> bool:
-    """Whether a function of the tests, or one that it calls, names what starts processes."""
+def _names_what_is_slow(function: FunctionType) -> bool:
+    """Whether a function of the tests, or one that it calls, names one of SLOW_NAMES."""
     function = inspect.unwrap(function)
     if not isinstance(function, FunctionType) or not function.__module__.startswith("tests."):
         return False
@@ -73,7 +76,7 @@ def _starts_a_process(function: FunctionType) -> bool:
         todo += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     called = (function.__globals__.get(name) for name in names - {function.__name__})
     return bool(names & SLOW_NAMES) or any(
-        _starts_a_process(one) for one in called if isinstance(one, FunctionType)
+        _names_what_is_slow(one) for one in called if isinstance(one, FunctionType)
     )
 
 

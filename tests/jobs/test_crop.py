@@ -158,7 +158,7 @@ def test_a_checkpoint_alone_is_scored_with_its_crop(root: Path, tmp_path: Path) 
 def test_a_phase_b_of_another_crop_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _train(root, "--phase", "b") == 1
+    assert _train(root, "--phase", "b", "--crop", "none") == 1
     assert "trained with --crop lungs, this run has --crop none" in capsys.readouterr().err
 
 
