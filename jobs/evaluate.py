@@ -1,11 +1,11 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lib import settings
 from lib.dataset.manifest import read_split_digest
@@ -66,7 +66,8 @@ def evaluate(
         Flag("folder of another evaluation of the same test films: add the paired differences"),
     ] = None,
     baselines: Annotated[
-        bool, Flag("score file metadata alone and a thumbnail alone, beside the model")
+        bool,
+        Flag("score baselines that see no lung beside the model, and probe its features"),
     ] = True,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     data_dir: Annotated[Path, settings.DATA_DIR] = settings.DATA_DIR.default,
@@ -78,13 +79,15 @@ def evaluate(
     """Score the compiled model on the test films, which neither training nor model selection used.
 
     Writes predictions.csv (one row per film, calibrated probabilities), baselines.csv (predictions
-    of baselines that see no lung), metrics.json (scores with 95 % intervals from a bootstrap of
-    patients where file names tell them, calibration, operating point, scores by source, the
-    verdict; schema: docs/metrics.schema.json), thresholds.csv, the figures confusion.png, roc.png
+    of baselines that see no lung, among them the same network on films whose lungs are blacked
+    out), source_probe.csv (how well its features tell the source of a film within a class),
+    metrics.json (scores with 95 % intervals from a bootstrap of patients where file names tell
+    them, calibration, operating point, scores by source, the verdict; schema:
+    docs/metrics.schema.json), thresholds.csv, the figures confusion.png, roc.png
     and overview.png, and the page to read: RUNS_DIR/report.html (report.html in --output, where
     that is given), with MODEL_CARD.md beside RUNS_DIR's model (beside the tables for another model,
-    and with --output). Every number comes from the two tables. A film that cannot be read is a row
-    with its error, and the job ends with exit code 3.
+    and with --output). Every number comes from the three tables. A film that cannot be read is a
+    row with its error, and the job ends with exit code 3.
 
     Examples:
         python -m jobs.evaluate
@@ -116,9 +119,10 @@ def evaluate(
         options = options_of(request, scored.manifest)
         earlier = earlier_predictions(request, films, scored.manifest)
         predictions = predict(request, films, scored)
-        beside = predict_baselines(request, films)
+        beside = predict_baselines(request, films, scored)
+        probe = probe_sources(request, films, scored)
         evaluation = engine.evaluate(
-            predictions, beside, scored.identity, scored.calibration, options, earlier
+            predictions, beside, scored.identity, scored.calibration, options, earlier, probe
         )
         write_all(request, evaluation, predictions, films, scored)
     return print_results(request, evaluation)
@@ -294,17 +298,32 @@ def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.Dat
     return read_predictions(table)
 
 
-def predict_baselines(request: Request, films: "EvaluationSet") -> "pd.DataFrame":
+def predict_baselines(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
     """Write baselines.csv; without rows where none is wanted or there is no training film."""
     from lib.evaluation import baselines
+    from lib.evaluation.hidden_lungs import LunglessFeatures
 
     table = baselines.no_baselines()
     if request.baselines and films.training:
-        compute = baselines.Compute(request.seed, request.cores, request.readers)
+        lungless = LunglessFeatures(scored.predictor)
+        compute = baselines.Compute(request.seed, request.cores, request.readers, lungless)
         table = baselines.predict_baselines(films, compute)
-    columns = list(table.columns)
-    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
-    atomic.write_csv(request.folder / "baselines.csv", columns, rows)
+    _write_table(table, request.folder / "baselines.csv")
+    return table
+
+
+def probe_sources(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
+    """Write source_probe.csv; without rows like baselines.csv, or if no class has two sources."""
+    from lib.evaluation import source_probe
+
+    def features_of(files: Sequence[Path]) -> list[Any]:
+        answers = console.track(scored.predictor.predict(files), "films of the probe", len(files))
+        return [answer.features for answer in answers]
+
+    table = source_probe.no_probe()
+    if request.baselines and films.training:
+        table = source_probe.probe_sources(films, features_of, request.seed)
+    _write_table(table, request.folder / "source_probe.csv")
     return table
 
 
@@ -358,6 +377,12 @@ def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
     network = backbones.build(checkpoint.architecture, len(checkpoint.classes))
     network.load_state_dict(checkpoint.state)
     export.write_model(folder, checkpoint, network, [], cores)
+
+
+def _write_table(table: "pd.DataFrame", path: Path) -> None:
+    columns = list(table.columns)
+    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
+    atomic.write_csv(path, columns, rows)
 
 
 def _labelled(film: "LabelledFilm", cells: Mapping[str, str]) -> dict[str, str]:

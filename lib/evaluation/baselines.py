@@ -1,16 +1,17 @@
 """Baselines: what a model could score without looking at a lung.
 
-A high score on a public collection means little while the size of a file, or a blurred outline,
-gives the class away as well. Every baseline learns from the same training films and predicts the
-same test films as the model. Source of the idea: A. DeGrave, J. Janizek, S.-I. Lee, "AI for
-radiographic COVID-19 detection selects shortcuts over signal", Nature Machine Intelligence 3
-(2021).
+A high score on a public collection means little while the size of a file, a blurred outline, or
+what lies around the lungs gives the class away as well. Every baseline learns from the training
+films of the model and predicts the same test films. Source of the idea: A. DeGrave, J. Janizek,
+S.-I. Lee, "AI for radiographic COVID-19 detection selects shortcuts over signal", Nature Machine
+Intelligence 3 (2021).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,29 @@ from lib.dataset.provenance import file_type
 from lib.evaluation import intervals, scoring
 from lib.evaluation.films import EvaluationSet, LabelledFilm
 from lib.evaluation.predictions import Floats, LabelledPredictions
+from lib.evaluation.regression import fit_predict_regression
 from lib.evaluation.results import BaselineScores, Estimate
 from lib.run.errors import UnreadableFilmError
 from lib.workers.threads import map_ordered
 
+if TYPE_CHECKING:  # it loads the inference engine
+    from lib.evaluation.hidden_lungs import WithoutLungs
+
 TREES = 300
+LARGEST = 3000  # training films that the network sees without their lungs: bounds the time
+LUNGS_FOUND = "lungs_found"  # column of baselines.csv: True, False, empty for an unreadable film
+# The baselines that the verdict always names: the scored network without the lungs.
+CONTROLS = {
+    "without_lung_box": "the box around the lungs black",
+    "without_lung_mask": "the lungs alone black",
+}
+
+
+class Lungless(Protocol):
+    """The scored network on films whose lungs are hidden: lib.evaluation.hidden_lungs."""
+
+    def of(self, files: Sequence[Path], /) -> "Sequence[WithoutLungs | None]":
+        """Its features, one entry per file; None for a film that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,7 @@ class Compute:
     seed: int
     cores: int
     readers: int  # threads that decode
+    lungless: Lungless
 
 
 Films = Sequence[LabelledFilm]
@@ -50,6 +70,7 @@ class Baseline:
     subject: str  # begins the verdict's sentence "… reaches a macro-F1 of …"
     unbeaten: str  # verdict where the model does not clearly beat it
     predict: Predict
+    hides_lungs: bool = False  # needs to find them on every film
 
 
 def predict_baselines(films: EvaluationSet, compute: Compute) -> pd.DataFrame:
@@ -58,18 +79,26 @@ def predict_baselines(films: EvaluationSet, compute: Compute) -> pd.DataFrame:
         name: baseline.predict(films.training, films.films, compute)
         for name, baseline in BASELINES.items()
     }
-    return pd.DataFrame({"path": films.names, **columns}, dtype=str)
+    without_lungs = compute.lungless.of([film.file for film in films.films])
+    found = ["" if one is None else str(one.lungs_found) for one in without_lungs]
+    return pd.DataFrame({"path": films.names, **columns, LUNGS_FOUND: found}, dtype=str)
 
 
 def no_baselines() -> pd.DataFrame:
     """baselines.csv without rows."""
-    return pd.DataFrame(columns=["path", *BASELINES], dtype=str)
+    return pd.DataFrame(columns=["path", *BASELINES, LUNGS_FOUND], dtype=str)
 
 
 def score_baselines(
-    predictions: LabelledPredictions, names: Mapping[str, Sequence[str]], seed: int
+    predictions: LabelledPredictions,
+    names: Mapping[str, Sequence[str]],
+    no_lungs_found: int | None,
+    seed: int,
 ) -> dict[str, BaselineScores]:
-    """Compare the model's predictions with those of each baseline (class names) on its films."""
+    """Compare the model's predictions with those of each baseline (class names) on its films.
+
+    `no_lungs_found` is the number of these films without plausible lungs; None where unknown.
+    """
     found = {}
     for name, predicted in names.items():
         numbers = np.array([predictions.number_of(value) for value in predicted], dtype=np.int64)
@@ -78,7 +107,9 @@ def score_baselines(
         point = margins(scoring.once(len(predictions)))
         resampled = intervals.bootstrap(predictions.groups, margins, seed)
         margin = Estimate(float(point["margin"][0]), intervals.interval(resampled["margin"]))
-        found[name] = BaselineScores(BASELINES[name].what, float(point["macro_f1"][0]), margin)
+        row, macro_f1 = BASELINES[name], float(point["macro_f1"][0])
+        lungless = no_lungs_found if row.hides_lungs else None
+        found[name] = BaselineScores(row.what, macro_f1, margin, lungless)
     return found
 
 
@@ -134,6 +165,24 @@ def _predict_from_thumbnails(training: Films, films: Films, compute: Compute) ->
     return fit_predict_forest(features[: len(labels)], labels, features[len(labels) :], compute)
 
 
+def _predict_without_lungs(
+    hidden: Literal["box", "mask"], training: Films, films: Films, compute: Compute
+) -> list[str]:
+    places = np.linspace(0, len(training) - 1, min(LARGEST, len(training))).round().astype(int)
+    learned = [training[place] for place in places]  # sorted by class: evenly of all classes
+    rows = compute.lungless.of([film.file for film in (*learned, *films)])
+    features = [None if row is None else getattr(row, hidden) for row in rows]
+    readable = [
+        (row, film.label) for row, film in zip(features, learned, strict=False) if row is not None
+    ]
+    if not readable:
+        return [training[0].label] * len(films)
+    train, labels = zip(*readable, strict=True)
+    unreadable = np.zeros_like(train[0])
+    test = [unreadable if row is None else row for row in features[len(learned) :]]
+    return fit_predict_regression(np.stack(train), labels, np.stack(test), compute.seed)
+
+
 def _thumbnail(path: Path) -> NDArray[np.uint8]:
     from lib.images.decode import ANY_SIZE, read_grey  # scoring a table needs no decoder
     from lib.images.reader import THUMBNAIL_SIDE
@@ -167,5 +216,25 @@ BASELINES = {
         unbeaten="sees no detail of a lung. What tells the classes apart may be how the films were "
         "made, or the patients' age.",
         predict=_predict_from_thumbnails,
+    ),
+    "without_lung_box": Baseline(
+        short="same network, lung box black",
+        what="the same frozen network without seeing a lung: whole films, the box around the lungs "
+        "blacked out",
+        subject="The same network without seeing a lung (the box around them is black)",
+        unbeaten="sees no lung. What lies around the lungs tells the classes apart: markers, "
+        "borders, collimation, or the patients' age.",
+        predict=partial(_predict_without_lungs, "box"),
+        hides_lungs=True,
+    ),
+    "without_lung_mask": Baseline(
+        short="same network, lungs black",
+        what="the same frozen network without seeing a lung: whole films, the lungs blacked out "
+        "along their outline",
+        subject="The same network without seeing a lung (they are black, their outline stays)",
+        unbeaten="sees no more of a lung than its outline. What lies around the lungs, or their "
+        "shape, tells the classes apart.",
+        predict=partial(_predict_without_lungs, "mask"),
+        hides_lungs=True,
     ),
 }

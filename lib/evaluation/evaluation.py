@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.dataset.provenance import UNKNOWN
 from lib.evaluation import intervals, metrics, scoring
-from lib.evaluation.baselines import score_baselines
+from lib.evaluation.baselines import BASELINES, LUNGS_FOUND, score_baselines
 from lib.evaluation.operating_point import has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import (
@@ -20,6 +20,7 @@ from lib.evaluation.results import (
     ScoredModel,
     SourceScores,
 )
+from lib.evaluation.source_probe import score_probe
 from lib.evaluation.verdict import verdict
 from lib.prediction.calibration import Calibration
 
@@ -42,11 +43,12 @@ def evaluate(
     calibration: Calibration | None,
     options: Options,
     earlier: pd.DataFrame | None = None,
+    probe: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Compute every score from the tables alone.
 
     `predictions` is predictions.csv, `baselines` baselines.csv (without rows: none was run),
-    `earlier` the predictions of another evaluation of the same films.
+    `earlier` the predictions of another evaluation of the same films, `probe` source_probe.csv.
 
     Raises:
         JobError: no film has a prediction.
@@ -54,7 +56,8 @@ def evaluate(
     labelled = LabelledPredictions.of(predictions)
     scores = intervals.estimate_scores(labelled, options.seed)
     by_baseline = _baseline_columns(predictions, baselines)
-    rivals = score_baselines(labelled, by_baseline, options.seed)
+    no_lungs_found = _count_without_lungs(predictions, baselines)
+    rivals = score_baselines(labelled, by_baseline, no_lungs_found, options.seed)
     chance = 1 / len(labelled.classes)
     confusion = scoring.weighted_confusion(labelled, scoring.once(len(labelled)))[0]
     return Evaluation(
@@ -74,6 +77,7 @@ def evaluate(
         baselines=rivals,
         verdict=verdict(scores.macro_f1, rivals, chance) if rivals else None,
         comparison=None if earlier is None else compare(predictions, earlier, options.seed),
+        source_probes=() if probe is None else score_probe(probe, options.seed),
     )
 
 
@@ -126,11 +130,24 @@ def _source_scores(
 
 def _baseline_columns(predictions: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, list[str]]:
     """Class names by baseline, for the films that have a prediction, in their order."""
+    rows = _rows_of_films(predictions, baselines)
+    return {name: rows[name].tolist() for name in BASELINES if len(rows) and name in rows}
+
+
+def _count_without_lungs(predictions: pd.DataFrame, baselines: pd.DataFrame) -> int | None:
+    """Films with a prediction on which no lungs were found; None: they were not searched for."""
+    rows = _rows_of_films(predictions, baselines)
+    if rows.empty or LUNGS_FOUND not in rows:
+        return None
+    return int(rows[LUNGS_FOUND].ne("True").sum())
+
+
+def _rows_of_films(predictions: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """The rows of baselines.csv of the films that have a prediction, in their order."""
     if baselines.empty:
-        return {}
+        return baselines
     paths = predictions["path"][predictions["prediction"].ne("")]
-    rows = baselines.set_index("path").loc[paths]
-    return {str(name): rows[name].tolist() for name in rows.columns}
+    return baselines.set_index("path").loc[paths]
 
 
 def _operating_point(

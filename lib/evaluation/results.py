@@ -131,6 +131,21 @@ class BaselineScores:
     what: Annotated[str, "what it sees"]
     macro_f1: float
     margin: Annotated[Estimate, "macro-F1 of the model minus that of the baseline, paired"]
+    no_lungs_found: Annotated[
+        int | None,
+        "films without plausible lungs, where a central rectangle is black; null: hides no lungs",
+    ] = None
+
+
+@dataclass(frozen=True)
+class SourceProbe:
+    """How well the network's features tell the source of the films of one class."""
+
+    label: Annotated[str, "class"]
+    films: Annotated[dict[str, int], "by source"]
+    accuracy: Annotated[Estimate, "of a logistic regression, cross-validated by patient"]
+    chance: Annotated[float, "share of the most frequent source"]
+    shuffled: Annotated[float, "control: accuracy for sources that were shuffled within the class"]
 
 
 @dataclass(frozen=True)
@@ -194,6 +209,9 @@ class Evaluation:
     baselines: Annotated[dict[str, BaselineScores], "empty: none was run"]
     verdict: Annotated[Verdict | None, "null: no baseline was run"]
     comparison: Annotated[Comparison | None, "null: no earlier evaluation was named"]
+    source_probes: Annotated[
+        tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
+    ] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lib.evaluation.baselines import BASELINES
+from lib.evaluation.baselines import BASELINES, CONTROLS
 from lib.evaluation.results import BaselineScores, Estimate, Level, Verdict
 
 # Macro-F1 by which the model may still be better where the margin's interval reaches 0: beyond it
@@ -20,7 +20,8 @@ def verdict(model: Estimate, baselines: Mapping[str, BaselineScores], chance: fl
     found = level(model, baselines, chance, share)
     return Verdict(
         level=found,
-        words=words(found, score, best, baselines[best].macro_f1, chance),
+        words=words(found, score, best, baselines[best].macro_f1, chance)
+        + _control_words(best, baselines),
         best_baseline=best,
         share_without_lungs=share,
     )
@@ -69,3 +70,12 @@ def words(level: Level, model: float, best: str, baseline: float, chance: float)
         "clear": "The model clearly beats what can be reached without looking at a lung. "
         f"{scores}.",
     }[level]
+
+
+def _control_words(best: str, baselines: Mapping[str, BaselineScores]) -> str:
+    """What the same network scores without seeing a lung, unless the verdict says so already."""
+    known = [(baselines[name].macro_f1, how) for name, how in CONTROLS.items() if name in baselines]
+    if not known or best in CONTROLS:
+        return ""
+    scores = ", ".join(f"{macro_f1:.3f} with {how}" for macro_f1, how in known)
+    return f" What the same network scores without seeing a lung: a macro-F1 of {scores}."

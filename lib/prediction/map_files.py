@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.prediction.maps import overlay, with_outline
+from lib.prediction.maps import evidence_over_film
 from lib.prediction.prediction import Prediction
 from lib.run import console
 from lib.storage import atomic
@@ -57,9 +57,7 @@ def draw_map(prediction: Prediction, index: int) -> bytes:
     Where the model crops to the lungs, their outline is drawn over the evidence.
     """
     grey = prediction.film.grey
-    over = np.asarray(overlay(grey, prediction.maps, index))
-    if prediction.lungs:
-        over = with_outline(over, prediction.lungs.mask_in_crop(grey.shape[0]))
+    over = evidence_over_film(prediction, index)
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([np.stack([grey] * 3, axis=2), over])).save(buffer, "PNG")
     return buffer.getvalue()

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
+
+from lib.prediction.prediction import Prediction
 
 if TYPE_CHECKING:  # the module of the lungs loads the inference engine
     from lib.network.lungs import Lungs
@@ -19,7 +21,8 @@ AREA_OUTSIDE = 1 - (LUNG_FIELD["bottom"] - LUNG_FIELD["top"]) * (
     LUNG_FIELD["right"] - LUNG_FIELD["left"]
 )
 _GRID = 64
-OUTLINE = (60, 190, 255)  # RGB
+OUTLINE = (60, 190, 255)  # RGB, of the lungs
+BOX = (255, 210, 60)  # RGB, of the crop
 
 
 def evidence(maps: NDArray[np.float32], index: int) -> NDArray[np.float32]:
@@ -60,6 +63,32 @@ def overlay(grey: NDArray[np.uint8], maps: NDArray[np.float32], index: int) -> I
     return Image.fromarray(
         (film * (1 - 0.55 * strength) + colour * 0.55 * strength).clip(0, 255).astype(np.uint8)
     )
+
+
+def evidence_over_film(prediction: Prediction, index: int) -> NDArray[np.uint8]:
+    """`overlay` of a film that the network saw, `(side, side, 3)`, with the outline of its lungs
+    where the model crops to them.
+    """
+    over = np.asarray(overlay(prediction.film.grey, prediction.maps, index))
+    if prediction.lungs is None:
+        return over
+    return with_outline(over, prediction.lungs.mask_in_crop(over.shape[0]))
+
+
+def with_lungs(film: NDArray[np.uint8], lungs: "Lungs") -> NDArray[np.uint8]:
+    """A whole film `(side, side)` in colour, with the outline of its lungs and the box of the crop.
+
+    Where no lungs were found it has neither.
+    """
+    picture = np.repeat(film[..., None], 3, axis=2)
+    if lungs.box is None:
+        return picture
+    side = film.shape[0]
+    mask = Image.fromarray(lungs.mask).resize((side, side), Image.Resampling.NEAREST)
+    image = Image.fromarray(with_outline(picture, np.asarray(mask)))
+    edges = [min(round(edge * side), side - 1) for edge in lungs.crop_box()]
+    ImageDraw.Draw(image).rectangle(edges, outline=BOX)
+    return np.asarray(image)
 
 
 def with_outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

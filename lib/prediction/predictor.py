@@ -36,6 +36,7 @@ class Predictor:
             JobError: as `ModelManifest.read`.
         """
         start_server()  # takes 0.2 s beside the compilation
+        self.folder = folder
         self.manifest = ModelManifest.read(folder)
         self.precision = self.manifest.precision(precision)
         self.temperature = (

@@ -14,8 +14,9 @@ from lib.prediction.calibration import Calibration, Reference
 from lib.prediction.prediction import Prediction
 from lib.run.errors import JobError
 
-if TYPE_CHECKING:  # the manifest's module loads the inference engine
+if TYPE_CHECKING:  # these modules load the inference engine
     from lib.network.artifact import ModelManifest
+    from lib.network.lungs import Lungs
 
 
 class Code(StrEnum):
@@ -26,6 +27,7 @@ class Code(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     INVERTED = "inverted"
     NO_LUNGS = "no_lungs"
+    TURNED = "turned"
     OUT_OF_DISTRIBUTION = "out_of_distribution"
     NEAR_THRESHOLD = "near_threshold"
     DECODER_NOTE = "decoder_note"  # of lib.images.reader.Film.notes
@@ -98,8 +100,8 @@ class Triage:
         if prediction.film.contrast < LOW_CONTRAST:
             yield Reason(Code.BLANK, "blank or nearly blank")
             return
-        if prediction.lungs is not None and prediction.lungs.box is None:
-            yield Reason(Code.NO_LUNGS, "no lungs found")
+        if prediction.lungs is not None:
+            yield from _of_lungs(prediction.lungs)
         if self.calibration and self.reference:
             yield from self._of_confidence(self.calibration, probabilities)
             yield from self._of_appearance(self.calibration, self.reference, prediction)
@@ -141,6 +143,14 @@ class Triage:
     def _of_caller(self, probabilities: NDArray[np.float64]) -> Iterator[Reason]:
         if probabilities[self.choose(probabilities)] < self.review_below:
             yield Reason(Code.LOW_CONFIDENCE, f"low confidence: below {self.review_below:g}")
+
+
+def _of_lungs(lungs: "Lungs") -> Iterator[Reason]:
+    if lungs.box is None:
+        yield Reason(Code.NO_LUNGS, "no lungs found")
+    elif lungs.orientation.startswith("turned"):
+        degrees = lungs.orientation.removeprefix("turned ")
+        yield Reason(Code.TURNED, f"looks turned by {degrees} degrees")
 
 
 def _require_threshold(calibration: Calibration | None, positive: str) -> None:

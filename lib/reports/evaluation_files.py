@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves behind, beside its two tables."""
+"""The files that an evaluation leaves behind, beside its tables."""
 
 from pathlib import Path
 

@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from lib.dataset.audit import Audit
-from lib.dataset.manifest import FilmRecord
-from lib.evaluation.baselines import BASELINES
+from lib.evaluation.baselines import BASELINES, LARGEST
 from lib.evaluation.films import EvaluationSet
 from lib.evaluation.results import Evaluation
 from lib.evaluation.scoring import PER_CLASS
-from lib.images.decode import ANY_SIZE, read_grey
+from lib.evaluation.source_probe import FEWEST_FILMS
 from lib.network.artifact import ModelManifest
 from lib.prediction.classes import COLLECTIONS_OF_CHILDREN
-from lib.prediction.maps import AREA_OUTSIDE, overlay
+from lib.prediction.maps import AREA_OUTSIDE
 from lib.prediction.prediction import Prediction
+from lib.reports import films
 from lib.reports.figures import errors_of, evaluation_figures, history_figures
-from lib.reports.rendering import THUMBNAIL, jpeg, write_page
-from lib.run.errors import UnreadableFilmError
+from lib.reports.rendering import write_page
 
 FILMS_SHOWN = 12  # of the worst errors, and of the correct predictions
 PAIRS_SHOWN = 4
@@ -62,16 +60,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class ShownFilm:
-    """A film in the page."""
-
-    film: str  # data URL
-    map: str  # data URL
-    title: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class TrainingPhase:
     """A phase of training in the page."""
 
@@ -89,16 +77,20 @@ def write_report(path: Path, study: Study) -> None:
     contradictions = [found.films[:2] for found in audit.contradictions[:PAIRS_SHOWN]]
     content = _words_of(study) | {
         "sections": SECTIONS,
-        "contradictory_films": [_pair(a, b, study.films.raw) for a, b in contradictions],
-        "near_films": [_pair(a, b, study.films.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]],
-        "worst": _shown(wrong.head(FILMS_SHOWN), study),
-        "sample": _shown(sample, study),
+        "contradictory_films": [films.pair(a, b, study.films.raw) for a, b in contradictions],
+        "near_films": [
+            films.pair(a, b, study.films.raw) for a, b in audit.near_pairs[:PAIRS_SHOWN]
+        ],
+        "worst": films.with_evidence(wrong.head(FILMS_SHOWN), study),
+        "sample": films.with_evidence(sample, study),
+        "seen": films.with_crop(study),
         "outside": {
             name: float(rows["outside_lungs"].astype(float).mean())
             for name, rows in (("correct", right), ("wrong", wrong))
             if len(rows)
         },
         "field_outside": AREA_OUTSIDE,
+        "fewest_films": FEWEST_FILMS,
         "phases": _phases(study.runs, study.manifest),
         "figures": evaluation_figures(predictions, study.evaluation),
     }
@@ -117,6 +109,7 @@ def _words_of(study: Study) -> dict[str, Any]:
         "audit": study.audit,
         "manifest": study.manifest,
         "baselines": BASELINES,
+        "learned_from": f"{LARGEST:,}",
         "score_names": SCORE_NAMES,
         "children": [name for name in study.audit.sources if name in COLLECTIONS_OF_CHILDREN],
     }
@@ -151,36 +144,3 @@ def _phase(folder: Path) -> TrainingPhase:
         curves=history_figures(history),
         config=json.loads(config.read_text()) if config.exists() else {},
     )
-
-
-def _shown(rows: pd.DataFrame, study: Study) -> list[ShownFilm]:
-    predictions = study.predict([study.films.folder / path for path in rows["path"]])
-    shown = []
-    for (_, row), prediction in zip(rows.iterrows(), predictions, strict=True):
-        if prediction.logits is None:
-            continue
-        grey, number = prediction.film.grey, study.manifest.classes.index(row["prediction"])
-        over = np.asarray(overlay(grey, prediction.maps, number))
-        title = f"{row['prediction']} {row['confidence']:.0%}"
-        if row["label"] != row["prediction"]:
-            title += f", is {row['label']}"
-        share = f"{float(row['outside_lungs']):.0%} of the evidence outside the lung field"
-        detail = f"{row['path']} · {row['source']} · {share}"
-        shown.append(ShownFilm(jpeg(grey), jpeg(over), title, detail))
-    return shown
-
-
-def _pair(first: FilmRecord, second: FilmRecord, raw: Path) -> list[tuple[str, str]]:
-    """Data URL and path of both films; a film that cannot be read any more is left out."""
-    shown = []
-    for film in (first, second):
-        try:
-            shown.append(
-                (
-                    jpeg(read_grey(raw / film.path, THUMBNAIL, ANY_SIZE, trust_headers=True)),
-                    film.path,
-                )
-            )
-        except UnreadableFilmError:
-            continue
-    return shown

@@ -30,6 +30,12 @@ def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None
         )
     for source in evaluation.sources:
         _print_source(source)
+    for probe in evaluation.source_probes:
+        console.say(
+            f"source of {probe.label} films ({', '.join(probe.films)}), told from the network's "
+            f"features: accuracy {with_range(probe.accuracy)}; chance {probe.chance:.3f}, "
+            f"sources shuffled {probe.shuffled:.3f}"
+        )
     _print_operating_point(evaluation)
     if evaluation.comparison:
         _print_comparison(evaluation.comparison)
@@ -47,9 +53,9 @@ def _print_source(source: SourceScores) -> None:
     if source.auroc and source.baselines:
         accuracy = with_range(source.accuracy)
         baselines = ", ".join(
-            f"{BASELINES[name].short} alone {share:.3f}" for name, share in source.baselines.items()
+            f"{BASELINES[name].short} {share:.3f}" for name, share in source.baselines.items()
         )
-        console.say(f"within {source.source}: accuracy {accuracy}, {baselines}")
+        console.say(f"within {source.source}: accuracy {accuracy}; baselines: {baselines}")
 
 
 def _print_operating_point(evaluation: Evaluation) -> None:

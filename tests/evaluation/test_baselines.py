@@ -1,17 +1,33 @@
 """Baselines learn what a file shows without its lungs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib.evaluation import baselines
-from lib.evaluation.baselines import BASELINES, Compute, metadata_features
+from lib.evaluation.baselines import BASELINES, LUNGS_FOUND, Compute, metadata_features
 from lib.evaluation.films import EvaluationSet, LabelledFilm
+from lib.evaluation.hidden_lungs import WithoutLungs
 from tests.conftest import film
 from tests.dataset.test_audit import film_record
 
-COMPUTE = Compute(seed=0, cores=1, readers=1)
+
+class _Lungless:
+    """Features that show nothing; every third film has no lungs, broken files none."""
+
+    def of(self, files: Sequence[Path]) -> list[WithoutLungs | None]:
+        nothing = np.zeros(4, np.float32)
+        return [
+            None
+            if file.read_bytes() == b"no film"
+            else WithoutLungs(nothing, nothing, int(file.stem) % 3 > 0)
+            for file in files
+        ]
+
+
+COMPUTE = Compute(seed=0, cores=1, readers=1, lungless=_Lungless())
 
 
 @pytest.mark.parametrize("names", ["AB", "01"])
@@ -34,17 +50,21 @@ def test_every_baseline_predicts_every_film_also_one_that_cannot_be_read(tmp_pat
     records = [one.record for one in films]
     found = EvaluationSet(films[30:], tmp_path, films[:30], records, tmp_path)
     table = baselines.predict_baselines(found, COMPUTE)
-    assert list(table.columns) == ["path", *BASELINES]
+    assert list(table.columns) == ["path", *BASELINES, LUNGS_FOUND]
     assert table["path"].tolist() == found.names
     assert table["metadata"].tolist() == found.labels
     assert table["thumbnail"].tolist()[:-1] == found.labels[:-1]
-    assert table["thumbnail"].isin(["A", "B"]).all()
+    assert table[list(BASELINES)].isin(["A", "B"]).all(axis=None)
+    found_on = [int(name.removesuffix(".png")) % 3 > 0 for name in found.names[:-1]]
+    assert table[LUNGS_FOUND].tolist() == [*map(str, found_on), ""]
 
 
 def test_no_baselines_is_a_table_with_the_same_columns_and_no_row() -> None:
     table = baselines.no_baselines()
     assert table.empty
-    assert list(table.columns) == ["path", "metadata", "thumbnail"]
+    assert list(table.columns) == [
+        *("path", "metadata", "thumbnail", "without_lung_box", "without_lung_mask", "lungs_found")
+    ]
 
 
 def test_metadata_features_show_no_anatomy() -> None:

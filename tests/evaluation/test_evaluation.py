@@ -84,6 +84,23 @@ def test_baselines_are_scored_inside_each_source_as_well() -> None:
     assert found.verdict.best_baseline == "thumbnail"
 
 
+def test_films_without_lungs_are_counted_among_those_that_could_be_read(
+    predictions: pd.DataFrame,
+) -> None:
+    baselines = pd.DataFrame(
+        {
+            "path": predictions["path"],
+            "metadata": "A",
+            "without_lung_box": "A",
+            "lungs_found": ["True", "False", "True", "False", "True", ""],
+        }
+    )
+    found = _evaluate(predictions, baselines)
+    assert list(found.baselines) == ["metadata", "without_lung_box"]
+    assert found.baselines["metadata"].no_lungs_found is None
+    assert found.baselines["without_lung_box"].no_lungs_found == 2
+
+
 def test_baselines_are_matched_by_path_and_without_the_films_that_could_not_be_read() -> None:
     table = screened([0.9] * 10, [0.1] * 10)
     baselines = pd.DataFrame({"path": table["path"], "metadata": table["label"]})

@@ -54,3 +54,21 @@ def test_a_model_that_guesses_is_said_to_guess() -> None:
 def test_a_guessing_model_beside_a_baseline_that_knows_the_classes_is_a_shortcut() -> None:
     found = _verdict(0.33, (0.27, 0.42), metadata=(1.0, (-0.7, -0.6)), thumbnail=(0.3, None))
     assert found.level == "shortcut"
+
+
+def test_the_verdict_names_the_control_also_behind_a_better_baseline() -> None:
+    rivals: dict[str, Rival] = {
+        "thumbnail": (0.8, (0.1, 0.2)),
+        "without_lung_box": (0.7, (0.15, 0.3)),
+        "without_lung_mask": (0.6, (0.3, 0.4)),
+    }
+    found = _verdict(0.95, (0.9, 0.98), **rivals)
+    control = (
+        "What the same network scores without seeing a lung: a macro-F1 of 0.700 with the box "
+        "around the lungs black, 0.600 with the lungs alone black."
+    )
+    assert control in found.words
+    assert "A 32 x 32 thumbnail reaches" in found.words
+    found = _verdict(0.95, (0.9, 0.98), **rivals | {"thumbnail": (0.6, (0.3, 0.4))})
+    assert control not in found.words
+    assert "The same network without seeing a lung" in found.words

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lib.images.reader import thumbnail_of
 from lib.network import checkpoints
 from lib.network.artifact import ModelManifest
 from lib.network.crop import LungCropper
-from lib.network.lungs import FILES, FOLDER, segmenter_digest
+from lib.network.lungs import FILES, FOLDER, LungFinder, Lungs, segmenter_digest
 from lib.prediction.maps import OUTLINE
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
@@ -103,7 +104,10 @@ def test_the_segmenter_of_the_model_folder_is_used(
 def test_the_jobs_that_follow_use_the_crop(root: Path, tmp_path: Path) -> None:
     assert run(evaluate, *LITE0, *dirs(root), "--nobaselines") in (0, 3)
     scored = pd.read_csv(root / "runs/evaluation/predictions.csv").set_index("path")
-    assert "the film's own" in (root / "runs/report.html").read_text()
+    page = (root / "runs/report.html").read_text()
+    assert "the film's own" in page
+    assert "What the network sees" in page
+    assert page.count('alt="whole film"') == scored["label"].value_counts().clip(upper=4).sum()
     films = tmp_path / "films"
     shutil.copytree((root / "data").resolve() / "test", films)
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
@@ -120,6 +124,23 @@ def test_the_jobs_that_follow_use_the_crop(root: Path, tmp_path: Path) -> None:
     outlined = [_outlined(maps / f"{name}.png") for name in scored.index]
     assert np.mean(outlined) > 0.5
     assert not _outlined(maps / "noise.png.png")
+
+
+def test_films_that_look_turned_say_so_in_the_table(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = LungFinder.find
+
+    def turned(self: LungFinder, grey: np.ndarray) -> Lungs:
+        return replace(find(self, grey), orientation="turned 90")
+
+    monkeypatch.setattr(LungFinder, "find", turned)
+    films = (root / "data").resolve() / "test"
+    assert predict(root, films, tmp_path / "a.csv") in (0, 3)
+    reasons = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)["reasons"]
+    is_turned = reasons.str.contains("looks turned by 90 degrees")
+    assert is_turned.any()
+    assert (is_turned | reasons.str.contains("no lungs found|unreadable|blank")).all()
 
 
 def _outlined(path: Path) -> bool:
@@ -149,7 +170,7 @@ def test_phase_b_goes_on_with_the_crop(root: Path) -> None:
 def test_another_crop_is_another_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(root, "--phase", "a", "--crop", "lungs") == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert _train(root, "--phase", "a") == 0
+    assert _train(root, "--phase", "a", "--crop", "none") == 0
     assert "nothing to do" not in capsys.readouterr().out
     assert ModelManifest.read(root / "runs/model").crop == "none"
     assert not set(FILES) & {path.name for path in (root / "runs/model").iterdir()}

@@ -32,12 +32,27 @@ def test_every_test_film_is_a_row_and_the_scores_are_those_of_the_table(chain: P
         axis=1
     ).to_numpy() == pytest.approx(1, abs=1e-5)
     baselines = pd.read_csv(folder / "baselines.csv", dtype=str)
+    probe = pd.read_csv(folder / "source_probe.csv", dtype=str)
     written = json.loads((folder / "metrics.json").read_text())
     model, calibration = ScoredModel(**written["model"]), _calibration(chain)
     options = Options("TUBERCULOSIS", (0.005, 0.02, 0.1, 0.3), seed=settings.SEED.default)
-    again = scoring.evaluate(predictions, baselines, model, calibration, options)
+    again = scoring.evaluate(predictions, baselines, model, calibration, options, probe=probe)
     assert json.loads(json.dumps(again.to_json())) == written
     assert model.phase == "b"
+
+
+def test_the_control_stands_in_every_place_where_the_score_is_read(
+    chain: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(evaluate, "--output", tmp_path, *LITE0, *dirs(chain)) == 0
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    control = scores["baselines"]["without_lung_box"]
+    assert control["margin"]["interval"]
+    assert control["no_lungs_found"] is not None
+    texts = [(tmp_path / name).read_text() for name in ("report.html", "MODEL_CARD.md")]
+    for text in (*texts, capsys.readouterr().out):
+        assert "same frozen network without seeing a lung" in text
+        assert f"{control['macro_f1']:.3f}" in text
 
 
 def test_the_figures_are_pictures(chain: Path) -> None:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib.images.reader import Film
+from lib.network.lungs import SIDE, Lungs
 from lib.prediction.prediction import Prediction
 from lib.prediction.rows import Row, RowSchema, row_of
 from lib.prediction.triage import Code, Triage
@@ -60,6 +62,27 @@ def test_what_the_decoder_noticed_becomes_a_reason_of_the_row() -> None:
     assert SCHEMA.cells(row)["reasons"] == (
         "low confidence: below 0.9; raw data, not for presentation; no lungs found"
     )
+
+
+@pytest.mark.parametrize(
+    ("orientation", "found", "reasons"),
+    [
+        ("upright", True, []),
+        ("turned 90", True, [(Code.TURNED, "looks turned by 90 degrees")]),
+        ("turned 180", True, [(Code.TURNED, "looks turned by 180 degrees")]),
+        ("turned 270", False, [(Code.NO_LUNGS, "no lungs found")]),
+        ("no lungs", False, [(Code.NO_LUNGS, "no lungs found")]),
+    ],
+)
+def test_a_turned_film_asks_for_a_review(
+    orientation: str, found: bool, reasons: list[tuple[Code, str]]
+) -> None:
+    mask = np.full((SIDE, SIDE), found)
+    lungs = Lungs(mask, mask, (0.0, 0.0, 1.0, 1.0) if found else None, orientation, 0.9)
+    prediction = replace(_prediction(), lungs=lungs)
+    given = Triage(CLASSES).reasons(prediction)
+    assert [(reason.code, reason.text) for reason in given] == reasons
+    assert row_of("a.png", prediction, Triage(CLASSES), "m@1").needs_review == bool(reasons)
 
 
 def test_the_schema_decides_the_digits_of_a_file() -> None:
