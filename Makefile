@@ -208,7 +208,7 @@ test-fast: .venv/installed-dev ## run the tests without jobs, training and conta
 	$(PYTHON) -m pytest -n 2 --dist loadgroup -m 'not slow' $(PYTEST_ARGS)
 
 # The chain and the fast tests in a throwaway .venv of another Python.
-test-python: ## the tests without chaos, benchmarks and containers on another Python: make test-python PYTHON_VERSION=3.13
+test-python: ## the fast tests and the chain on another Python: make test-python PYTHON_VERSION=3.13
 	@[ -n "$(PYTHON_VERSION)" ] || { echo "usage: make test-python PYTHON_VERSION=3.12|3.13"; exit 2; }
 	@deploy/test-python.sh "$(PYTHON_VERSION)" $(PYTEST_ARGS)
 
