@@ -1,20 +1,17 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
 from lib.dataset.manifest import read_split_digest
 from lib.evaluation.reading import Reading
+from lib.evaluation.request import Request
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
-from lib.run import console, execute, signals
-from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError, UsageError
+from lib.run import console, execute
+from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
 from lib.run.flags import Flag
 from lib.storage import atomic
 from lib.workers.cores import usable_cores
@@ -24,12 +21,10 @@ if TYPE_CHECKING:
 
     from lib.evaluation.elsewhere import FolderElsewhere
     from lib.evaluation.evaluation import Options
-    from lib.evaluation.films import EvaluationSet, LabelledFilm
-    from lib.evaluation.results import Evaluation, ScoredModel
+    from lib.evaluation.films import EvaluationSet
+    from lib.evaluation.model import Scored
+    from lib.evaluation.results import Evaluation
     from lib.network.artifact import ModelManifest
-    from lib.prediction.calibration import Calibration
-    from lib.prediction.predictor import Predictor
-    from lib.prediction.triage import Triage
 
 
 def evaluate(
@@ -171,14 +166,16 @@ def evaluate(
     )
     request.check()
     from lib.evaluation import evaluation as engine
+    from lib.evaluation import tables
+    from lib.evaluation.model import model_to_score
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
         options = options_of(request, scored.manifest)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
-        predictions = predict(request, to_score, scored)
-        beside = predict_baselines(request, to_score, scored)
-        probe = probe_sources(request, to_score, scored)
+        predictions = tables.predict(request, to_score, scored)
+        beside = tables.predict_baselines(request, to_score, scored)
+        probe = tables.probe_sources(request, to_score, scored)
         evaluation = engine.evaluate(
             predictions, beside, scored.identity, scored.calibration, options, earlier, probe
         )
@@ -186,142 +183,6 @@ def evaluate(
             evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
         write_all(request, evaluation, predictions, to_score, scored)
     return print_results(request, evaluation, to_score)
-
-
-@dataclass(frozen=True)
-class Request:
-    """The flags, and the folders that follow from them."""
-
-    films: str | None  # None: the test films of the split
-    labels: Path | None
-    reading: Reading  # of films
-    model: Path | None
-    checkpoint: Path | None
-    backbone: str | None
-    output: Path | None
-    positive: str | None
-    operating_point: str
-    prevalences: tuple[float, ...]
-    compare: Path | None
-    baselines: bool
-    precision: PrecisionChoice
-    data_dir: Path
-    runs_dir: Path
-    seed: int
-    cores: int
-    readers: int  # processes and threads that decode
-
-    @property
-    def folder(self) -> Path:
-        """Of the tables, the figures and metrics.json."""
-        if self.elsewhere and not self.output:
-            return self.runs_dir / "external" / self.elsewhere.name
-        return self.output or self.runs_dir / "evaluation"
-
-    @cached_property
-    def elsewhere(self) -> "FolderElsewhere | None":
-        """The folder that --films names.
-
-        Raises:
-            UsageError: a bucket or an archive.
-            JobError: no such folder, or a damaged table of labels.
-        """
-        if self.films is None:
-            return None
-        from lib.evaluation.elsewhere import FolderElsewhere
-
-        return FolderElsewhere.of(self.films, self.labels, self.reading)
-
-    @property
-    def report(self) -> Path:
-        """The page to read."""
-        return (self.folder if self.films or self.output else self.runs_dir) / "report.html"
-
-    @property
-    def model_card(self) -> Path | None:
-        """Beside RUNS_DIR's own model, else beside the tables; None for films from elsewhere."""
-        if self.films:
-            return None
-        is_own = self.model is None and self.checkpoint is None and self.output is None
-        return (self.runs_dir / "model" if is_own else self.folder) / "MODEL_CARD.md"
-
-    def check(self) -> None:
-        """Refuse combinations of flags.
-
-        Raises:
-            UsageError: two models, a comparison with the folder that is written, results among the
-                films, flags of --films without it, or as `elsewhere`.
-            JobError: as `elsewhere`.
-        """
-        for flag, is_given in (("labels", self.labels), ("group_by", self.reading.is_grouped)):
-            if is_given and not self.films:
-                raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
-        if self.elsewhere:
-            self.elsewhere.require_apart(self.folder, self.runs_dir)
-        if self.model and self.checkpoint:
-            raise UsageError("--model and --checkpoint_path name two models; give one of them.")
-        if self.compare and self.compare.resolve() == self.folder.resolve():
-            raise UsageError(
-                f"--compare {self.compare} is the folder that this evaluation is written to. "
-                "Give another folder for the results (--output), or keep a copy of the earlier one."
-            )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A model that is ready to predict."""
-
-    predictor: "Predictor"
-    triage: "Triage"
-
-    @property
-    def manifest(self) -> "ModelManifest":
-        """What model.json holds."""
-        return self.predictor.manifest
-
-    @property
-    def calibration(self) -> "Calibration | None":
-        """What validation films taught; None: the model was made without them."""
-        return self.triage.calibration
-
-    @property
-    def identity(self) -> "ScoredModel":
-        """The model in metrics.json."""
-        from lib.evaluation.results import ScoredModel
-
-        return ScoredModel(
-            name=self.manifest.name,
-            phase=self.manifest.phase,
-            precision=self.predictor.precision,
-            weights_sha256=self.manifest.weights_sha256,
-            split_sha256=self.manifest.split_sha256,
-            operating_point=self.triage.operating_point,
-        )
-
-
-@contextmanager
-def model_to_score(request: Request) -> Iterator[Scored]:
-    """The compiled model; a checkpoint is compiled into a temporary folder.
-
-    Raises:
-        JobError: no model, or one of another backbone.
-    """
-    from lib.prediction.predictor import Predictor
-    from lib.prediction.triage import Triage
-
-    with TemporaryDirectory() as scratch:
-        folder = request.model or request.runs_dir / "model"
-        if request.checkpoint:
-            folder = Path(scratch) / "model"
-            _compile(request.checkpoint, folder, request.cores)
-        predictor = Predictor(folder, request.precision, request.cores, request.readers)
-        manifest = predictor.manifest
-        if request.backbone not in (None, manifest.backbone):
-            raise JobError(
-                f"{folder} holds {manifest.backbone}, but --backbone is {request.backbone}. "
-                f"Train {request.backbone}, or leave the flag out."
-            )
-        yield Scored(predictor, Triage.of(folder, manifest, request.operating_point))
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
@@ -373,68 +234,12 @@ def earlier_predictions(
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
 
 
-def predict(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
-    """Write predictions.csv, one row per film, and read it again.
-
-    A film that could not be examined is not read again.
-    """
-    from lib.evaluation.predictions import read_predictions
-    from lib.images.reader import Film
-    from lib.prediction.prediction import Prediction
-    from lib.prediction.rows import RowSchema, row_of
-
-    files = [film.file for film in films.films if not film.record.problem]
-    schema = RowSchema(scored.manifest.classes, probability_format=".9g")
-    answers = console.track(scored.predictor.predict(files), films.kind, len(files))
-    rows = []
-    for film in films.films:
-        problem = film.record.problem
-        answer = Prediction(Film(film.file, problem)) if problem else next(answers)
-        row = row_of(film.name, answer, scored.triage, scored.manifest.name)
-        rows.append(_labelled(film, schema.cells(row)))
-    table = request.folder / "predictions.csv"
-    atomic.write_csv(table, list(rows[0]), rows)
-    return read_predictions(table)
-
-
-def predict_baselines(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
-    """Write baselines.csv; without rows where none is wanted or there is no training film."""
-    from lib.evaluation import baselines
-    from lib.evaluation.hidden_lungs import LunglessFeatures
-
-    table = baselines.no_baselines()
-    if request.baselines and films.training:
-        lungless = LunglessFeatures(scored.predictor)
-        compute = baselines.Compute(request.seed, request.cores, request.readers, lungless)
-        table = baselines.predict_baselines(films, compute)
-    _write_table(table, request.folder / "baselines.csv")
-    return table
-
-
-def probe_sources(request: Request, films: "EvaluationSet", scored: Scored) -> "pd.DataFrame":
-    """Write source_probe.csv; without rows like baselines.csv, or if no class has two sources.
-
-    Films from elsewhere are not probed: the features are those of the model, and known at home.
-    """
-    from lib.evaluation import source_probe
-
-    def features_of(files: Sequence[Path]) -> list[Any]:
-        answers = console.track(scored.predictor.predict(files), "films of the probe", len(files))
-        return [answer.features for answer in answers]
-
-    table = source_probe.no_probe()
-    if request.baselines and films.training and not films.elsewhere:
-        table = source_probe.probe_sources(films, features_of, request.seed)
-    _write_table(table, request.folder / "source_probe.csv")
-    return table
-
-
 def write_all(
     request: Request,
     evaluation: "Evaluation",
     predictions: "pd.DataFrame",
     films: "EvaluationSet",
-    scored: Scored,
+    scored: "Scored",
 ) -> None:
     """Write everything beside the tables, metrics.json last."""
     from lib.dataset.audit import audit
@@ -459,7 +264,7 @@ def add_external(
     request: Request,
     predictions: "pd.DataFrame",
     films: "EvaluationSet",
-    scored: Scored,
+    scored: "Scored",
     options: "Options",
 ) -> "Evaluation":
     """The evaluation, with what only films from elsewhere have."""
@@ -503,40 +308,6 @@ def _films_from_elsewhere(
     if folder.table is None and not folder.reading.is_grouped:
         advise_group_by([film.record for film in films.films], "score them again")
     return films
-
-
-def _compile(checkpoint_path: Path, folder: Path, cores: int) -> None:
-    """Compile a checkpoint into a model folder.
-
-    It is used in fp32: without validation films its agreement in bfloat16 is unknown.
-    """
-    signals.import_torch()
-    from lib.network import backbones, checkpoints, export
-
-    checkpoint = checkpoints.load(checkpoint_path)
-    network = backbones.build(checkpoint.architecture, len(checkpoint.classes))
-    network.load_state_dict(checkpoint.state)
-    export.write_model(folder, checkpoint, network, [], cores)
-
-
-def _write_table(table: "pd.DataFrame", path: Path) -> None:
-    columns = list(table.columns)
-    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
-    atomic.write_csv(path, columns, rows)
-
-
-def _labelled(film: "LabelledFilm", cells: Mapping[str, str]) -> dict[str, str]:
-    """A row of predictions.csv: the film's own columns among the cells of its prediction."""
-    label = {"path": film.name, "label": film.label}
-    origin = {"group": film.group, "source": film.source}
-    behind = ("needs_review", "reasons", "outside_lungs", "error")
-    before = [name for name in cells if name not in (*behind, "path", "model")]
-    return {
-        **label,
-        **{name: cells[name] for name in before},
-        **origin,
-        **{name: cells[name] for name in behind},
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""The three tables of an evaluation, from which every score is computed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.evaluation import baselines, source_probe
+from lib.evaluation.films import EvaluationSet, LabelledFilm
+from lib.evaluation.hidden_lungs import LunglessFeatures
+from lib.evaluation.model import Scored
+from lib.evaluation.predictions import read_predictions
+from lib.evaluation.request import Request
+from lib.images.reader import Film
+from lib.prediction.prediction import Prediction
+from lib.prediction.rows import RowSchema, row_of
+from lib.run import console
+from lib.storage import atomic
+
+
+def predict(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
+    """Write predictions.csv, one row per film, and read it again.
+
+    A film that could not be examined is not read again.
+    """
+    files = [film.file for film in films.films if not film.record.problem]
+    schema = RowSchema(scored.manifest.classes, probability_format=".9g")
+    answers = console.track(scored.predictor.predict(files), films.kind, len(files))
+    rows = []
+    for film in films.films:
+        problem = film.record.problem
+        answer = Prediction(Film(film.file, problem)) if problem else next(answers)
+        row = row_of(film.name, answer, scored.triage, scored.manifest.name)
+        rows.append(_labelled(film, schema.cells(row)))
+    table = request.folder / "predictions.csv"
+    atomic.write_csv(table, list(rows[0]), rows)
+    return read_predictions(table)
+
+
+def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
+    """Write baselines.csv; without rows where none is wanted or there is no training film."""
+    table = baselines.no_baselines()
+    if request.baselines and films.training:
+        lungless = LunglessFeatures(scored.predictor)
+        compute = baselines.Compute(request.seed, request.cores, request.readers, lungless)
+        table = baselines.predict_baselines(films, compute)
+    _write_table(table, request.folder / "baselines.csv")
+    return table
+
+
+def probe_sources(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
+    """Write source_probe.csv; without rows like baselines.csv, or if no class has two sources.
+
+    Films from elsewhere are not probed: the features are those of the model, and known at home.
+    """
+
+    def features_of(files: Sequence[Path]) -> list[Any]:
+        answers = console.track(scored.predictor.predict(files), "films of the probe", len(files))
+        return [answer.features for answer in answers]
+
+    table = source_probe.no_probe()
+    if request.baselines and films.training and not films.elsewhere:
+        table = source_probe.probe_sources(films, features_of, request.seed)
+    _write_table(table, request.folder / "source_probe.csv")
+    return table
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    columns = list(table.columns)
+    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
+    atomic.write_csv(path, columns, rows)
+
+
+def _labelled(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, str]:
+    """A row of predictions.csv: the film's own columns among the cells of its prediction."""
+    label = {"path": film.name, "label": film.label}
+    origin = {"group": film.group, "source": film.source}
+    behind = ("needs_review", "reasons", "outside_lungs", "error")
+    before = [name for name in cells if name not in (*behind, "path", "model")]
+    return {
+        **label,
+        **{name: cells[name] for name in before},
+        **origin,
+        **{name: cells[name] for name in behind},
+    }
