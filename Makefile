@@ -202,10 +202,10 @@ image: .env ## build the container image
 	@touch $@
 
 test: .venv/installed-dev ## run all tests and print the coverage; those in containers are skipped where no engine answers
-	$(PYTHON) -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -n 2 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 test-fast: .venv/installed-dev ## run the tests without jobs, training and containers, in a minute
-	$(PYTHON) -m pytest -n 2 --dist loadgroup -m 'not slow' $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -n 2 -m 'not slow' $(PYTEST_ARGS)
 
 # The chain and the fast tests in a throwaway .venv of another Python.
 test-python: ## the fast tests and the chain on another Python: make test-python PYTHON_VERSION=3.13

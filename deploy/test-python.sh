@@ -15,7 +15,7 @@ cd "$copy"
 mkdir -p data runs
 make --no-print-directory .venv/installed-dev PYTHON_VERSION="$version"
 .venv/bin/python --version
-.venv/bin/python -m pytest -q -n 2 --dist loadgroup -m 'not slow' "$@"
+.venv/bin/python -m pytest -q -n 2 -m 'not slow' "$@"
 make --no-print-directory all RUNNER=local DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
   INGEST_ARGS='--phantom_films 60' SPLIT_ARGS='--val_fraction 0.2 --test_fraction 0.2' \
   TRAIN_A_ARGS='--epochs 1' TRAIN_B_ARGS='--epochs 1'

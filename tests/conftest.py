@@ -50,19 +50,28 @@ SLOW_NAMES = {  # start a process, run a job, build or convert a network, train
         "Trainer",
     ),
 }
+USE_THE_ENGINE = ("tests/docker/", "tests/project/test_deploy.py")
 # Seconds for one test, including the fixtures that it is the first to ask for.
 TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what runs a job, a training or a container: `make test-fast` has the others.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes: a file stays in one of them, and so does all that uses the engine."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    With several test processes a file stays in one of them, and so does all that uses the engine.
-    """
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engine" if file.startswith(USE_THE_ENGINE) else file
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs a job, a training or a container: `make test-fast` has the others."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
-        uses_engine = folder == "docker" or item.get_closest_marker("engine")
-        item.add_marker(pytest.mark.xdist_group("engine" if uses_engine else str(item.path)))
         if folder in TIMEOUTS:
             item.add_marker(pytest.mark.timeout(TIMEOUTS[folder]))
         if isinstance(item, pytest.Function) and _is_slow(item):
