@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from lib.images.decode import read_grey
-from lib.network import artifact, backbones, checkpoints, graph
+from lib.network import artifact, backbones, checkpoints, graph, lungs
 from lib.network.artifact import Agreement, ModelManifest
 from lib.network.backbones import to_input
+from lib.network.crop import LungCropper, decoded_side
 from lib.network.graph import Graph
 from lib.network.numerics import softmax
 from lib.prediction.predictor import Predictor
@@ -110,7 +111,8 @@ def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
     network = backbones.build(content.architecture, 3).eval()
     network.load_state_dict(content.state)
     files = sorted((chain / "data").resolve().joinpath("test").rglob("*.*"))
-    greys = [read_grey(path, 224) for path in files]
+    cropper, side = LungCropper(1), decoded_side(224, "lungs")
+    greys = [cropper.view(read_grey(path, side), 224).grey for path in files]
     with torch.inference_mode():
         wanted = torch.softmax(network(to_input(greys, content.architecture)).double(), 1).numpy()
     answers = list(Predictor(model, "fp32", 2, 2).predict(files))
@@ -204,7 +206,8 @@ def test_the_card_survives_the_way_to_disk_and_back(model: Path, tmp_path: Path)
     shutil.copytree(model, tmp_path / "model")
     card.write(tmp_path / "model")
     assert ModelManifest.read(tmp_path / "model") == card
-    assert set(card.files) == {"fp32.xml", "fp32.bin", "bf16.xml", "bf16.bin", "reference.npz"}
+    graphs = {"fp32.xml", "fp32.bin", "bf16.xml", "bf16.bin"}
+    assert set(card.files) == {*graphs, "reference.npz", *lungs.FILES}
 
 
 def test_softmax_of_large_logits_is_finite() -> None:
