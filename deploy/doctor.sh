@@ -178,7 +178,7 @@ check_model() {
   while read -r name wanted; do
     found=$((found + 1))
     [ "$(digest "$runs/model/$name")" = "$wanted" ] || { fail "model: $runs/model/$name is missing or not what model.json says: restore the folder from a backup"; broken=1; }
-  done < <(sed -nE 's/^ +"([^"/]+\.(bin|xml|npz))": "([0-9a-f]{64})",?$/\1 \3/p' "$card")
+  done < <(sed -nE 's/^ +"([^"/]+\.(bin|xml|npz|json))": "([0-9a-f]{64})",?$/\1 \3/p' "$card")
   if [ "$found" = 0 ]; then fail "model: $card is damaged: restore the folder from a backup"
   elif [ "$broken" = 0 ]; then ok "model $(sed -nE 's/^  "backbone": "(.*)",/\1/p' "$card"): $found files are what model.json says"; fi
 }

@@ -231,6 +231,7 @@ def test_damage_is_an_error_that_quotes_nothing(
     assert "Secret" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_files_of_many_makers_are_films_or_reasons() -> None:
     reasons = {}
     for name in get_testdata_files("*.dcm"):
