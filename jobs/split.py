@@ -61,8 +61,8 @@ def split(
     balanced across the sides. A contradiction is one film under two labels: the same bytes, or the
     same film at another size or in another coding. --on_contradiction decides which copies are
     excluded. With --hold_out the test films are those of one source, which training never sees:
-    what they score is what to expect at another hospital. The folders are swapped when the new
-    split is whole: no file of an earlier split stays.
+    what they score says more about another hospital than films of the same sources do. The folders
+    are swapped when the new split is whole: no file of an earlier split stays.
 
     Examples:
         python -m jobs.split

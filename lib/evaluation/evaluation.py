@@ -8,7 +8,7 @@ import pandas as pd
 from lib.dataset.provenance import UNKNOWN
 from lib.evaluation import intervals, metrics, scoring
 from lib.evaluation.baselines import BASELINES, LUNGS_FOUND, score_baselines
-from lib.evaluation.operating_point import has_both_sides, operating_point
+from lib.evaluation.operating_point import cases_and_scores, has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import (
     VERSION,
@@ -22,7 +22,7 @@ from lib.evaluation.results import (
 )
 from lib.evaluation.source_probe import score_probe
 from lib.evaluation.verdict import verdict
-from lib.prediction.calibration import Calibration
+from lib.prediction.calibration import Calibration, threshold_for
 from lib.prediction.classes import ABNORMAL
 
 FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
@@ -74,8 +74,8 @@ def evaluate(
         review=_review(predictions),
         calibration=metrics.calibration_scores(labelled, calibration) if calibration else None,
         conformal=metrics.conformal_scores(labelled, calibration) if calibration else None,
-        operating_point=_operating_point(labelled, calibration, options.positive, options),
-        screening=_operating_point(labelled, calibration, ABNORMAL, options),
+        operating_point=stored_operating_point(labelled, calibration, options.positive, options),
+        screening=stored_operating_point(labelled, calibration, ABNORMAL, options),
         baselines=rivals,
         verdict=verdict(scores.macro_f1, rivals, chance) if rivals and chance < 1 else None,
         comparison=None if earlier is None else compare(predictions, earlier, options.seed),
@@ -152,17 +152,24 @@ def _rows_of_films(predictions: pd.DataFrame, baselines: pd.DataFrame) -> pd.Dat
     return baselines.set_index("path").loc[paths]
 
 
-def _operating_point(
+def stored_operating_point(
     labelled: LabelledPredictions,
     calibration: Calibration | None,
     positive: str,
     options: Options,
+    is_fitted: bool = False,
 ) -> OperatingPoint | None:
+    """The operating point at the stored threshold; None without one, or without films of both
+    sides. `is_fitted`: at the threshold that detects the same share of the cases on these films.
+    """
     if calibration is None or positive not in calibration.thresholds:
         return None
     if not has_both_sides(labelled, positive):
         return None
     threshold = calibration.thresholds[positive]
+    if is_fitted:
+        cases, scores = cases_and_scores(labelled, positive)
+        threshold = threshold_for(calibration.sensitivity, scores[cases])
     return operating_point(labelled, positive, threshold, options.prevalences, options.seed)
 
 

@@ -4,12 +4,11 @@ from collections import Counter
 
 import pandas as pd
 
-from lib.evaluation.evaluation import Options
+from lib.evaluation.evaluation import Options, stored_operating_point
 from lib.evaluation.films import Elsewhere
-from lib.evaluation.operating_point import cases_and_scores, has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
-from lib.evaluation.results import External, HomeScores, OperatingPoint
-from lib.prediction.calibration import Calibration, threshold_for
+from lib.evaluation.results import External, HomeScores
+from lib.prediction.calibration import Calibration
 from lib.prediction.classes import ABNORMAL
 from lib.prediction.rows import BETWEEN_REASONS
 from lib.prediction.triage import UNLIKE
@@ -35,8 +34,12 @@ def external_results(
             if not (labelled.targets == number).any()
         ),
         out_of_distribution=share_unlike(predictions) if calibration else None,
-        fitted=_fitted(labelled, calibration, options.positive, options),
-        fitted_screening=_fitted(labelled, calibration, ABNORMAL, options),
+        fitted=stored_operating_point(
+            labelled, calibration, options.positive, options, is_fitted=True
+        ),
+        fitted_screening=stored_operating_point(
+            labelled, calibration, ABNORMAL, options, is_fitted=True
+        ),
         home=home,
     )
 
@@ -45,18 +48,3 @@ def share_unlike(predictions: pd.DataFrame) -> float:
     """Share of the films with a prediction that are out of distribution."""
     reasons = predictions["reasons"][predictions["prediction"].ne("")]
     return float(reasons.map(lambda text: UNLIKE in text.split(BETWEEN_REASONS)).mean())
-
-
-def _fitted(
-    labelled: LabelledPredictions,
-    calibration: Calibration | None,
-    positive: str,
-    options: Options,
-) -> OperatingPoint | None:
-    if calibration is None or positive not in calibration.thresholds:
-        return None
-    if not has_both_sides(labelled, positive):
-        return None
-    cases, scores = cases_and_scores(labelled, positive)
-    threshold = threshold_for(calibration.sensitivity, scores[cases])
-    return operating_point(labelled, positive, threshold, options.prevalences, options.seed)
