@@ -277,4 +277,4 @@ clean: ## delete results, splits and the demo; films, weights and caches in data
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again
-	rm -rf '$(DATA_DIR)/cache/features' data/demo/cache/features
+	rm -rf '$(DATA_DIR)/cache/features' data/demo/cache/features data/demo/confounded/cache/features
