@@ -88,10 +88,10 @@ DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-240-$(SEED)
 
 demo: ## the whole chain on generated films, offline, about 3 minutes
 	@echo "== 1 of 3: films of one hospital, the classes differ by what lies in the lungs"
-	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 900' $(DEMO_FAIR) \
+	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 600' $(DEMO_FAIR) \
 		PREDICT_ARGS='--report $(if $(filter docker,$(RUNNER)),runs,runs/demo)/predictions/test.html'
 	@echo "== 2 of 3: the same patients, but the films of each class come from a hospital of their own"
-	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 360' $(DEMO_CONFOUNDED)
+	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 600' $(DEMO_CONFOUNDED)
 	@echo "== 3 of 3: both models on the films of another hospital"
 	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 240' $(DEMO_ELSEWHERE)
 	@$(DEMO) external $(DEMO_FILMS) $(DEMO_FAIR)
