@@ -1,6 +1,7 @@
 """Classify a folder of films. The result is a table, CSV or Parquet, with one row per file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,10 +185,33 @@ def predict_batch(
             for index, classified in console.track(rows, "films", len(missing)):
                 results.add(index, classified)
             counts = results.publish()
+            watch(runs_dir, results, classifier.manifest.name, request.output.name)
             if request.report:
                 _write_page(request.report, results, counts, films, classifier)
     console.say(_summary(request, films, counts, classifier.manifest.classes, len(results.names)))
     return SOME_INPUTS_UNUSABLE if counts.unreadable else DONE
+
+
+def watch(runs_dir: Path, results: "Results", model: str, table: str) -> None:
+    """Compare the films of this run with the batches before, keep it, and draw drift.html.
+
+    It never changes an answer, and a folder that cannot be written to costs no table.
+    """
+    from lib.prediction import drift, nights
+    from lib.reports.drift_page import write_drift_page
+
+    kept = nights.read_nights(runs_dir)
+    night = nights.Night.of(results.new_rows(), table, model)
+    if not night.films:
+        return
+    found = drift.compare(night, nights.of_model(kept, model))
+    (console.warn if found.findings else console.say)(found.words)
+    night = replace(night, findings=found.findings)
+    try:
+        nights.keep_night(runs_dir, night)
+        write_drift_page(runs_dir / "drift.html", [*kept, night])
+    except OSError as error:
+        console.warn(f"{runs_dir}/nights cannot be written ({error.strerror}): the table is there.")
 
 
 def _write_page(

@@ -30,6 +30,7 @@ class Row:
     needs_review: bool = True
     reasons: tuple[str, ...] = ()
     outside_lungs: float | None = None  # share of the evidence, 0 to 1
+    distance: float | None = None  # of its features to the nearest validation films, 0 to 2
     error: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
 
@@ -50,6 +51,7 @@ def row_of(path: str, prediction: Prediction, triage: Triage, model: str) -> Row
         needs_review=bool(reasons),
         reasons=reasons,
         outside_lungs=share_outside_lungs(prediction.maps, best, prediction.lungs),
+        distance=triage.distance(prediction),
         error=film.error,
         tags=film.tags,
     )
@@ -75,6 +77,7 @@ class RowSchema:
             Column("needs_review", "flag"),
             Column("reasons"),
             Column("outside_lungs", "number", ".3f"),
+            Column("distance", "number", ".4f"),
             Column("error"),
             Column("model"),
             *(Column(keyword) for keyword in self.tags),
@@ -90,6 +93,7 @@ class RowSchema:
             row.needs_review,
             to_cell(BETWEEN_REASONS.join(row.reasons)),
             row.outside_lungs,
+            row.distance,
             to_cell(row.error),
             row.model,
             *(to_cell(row.tags.get(keyword, "")) for keyword in self.tags),
@@ -101,7 +105,7 @@ class RowSchema:
         path, prediction, confidence = values[:3]
         behind = 3 + len(self.classes)
         probabilities = values[3:behind]
-        needs_review, reasons, outside_lungs, error, model, *tags = values[behind:]
+        needs_review, reasons, outside_lungs, distance, error, model, *tags = values[behind:]
         return Row(
             path=from_cell(path),
             model=model,
@@ -111,6 +115,7 @@ class RowSchema:
             needs_review=needs_review,
             reasons=tuple(from_cell(reasons).split(BETWEEN_REASONS)) if reasons else (),
             outside_lungs=outside_lungs,
+            distance=distance,
             error=from_cell(error),
             tags={
                 keyword: from_cell(value)
