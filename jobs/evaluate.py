@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from lib import settings
 from lib.dataset.manifest import read_split_digest
 from lib.evaluation.reading import Reading
-from lib.evaluation.request import Request
+from lib.evaluation.request import Request, read_prevalence
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
 from lib.run import console, execute
@@ -17,6 +17,8 @@ from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from lib.evaluation.elsewhere import FolderElsewhere
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from lib.evaluation.model import Scored
     from lib.evaluation.results import Evaluation
     from lib.network.artifact import ModelManifest
+    from lib.prediction.prediction import Prediction
 
 
 def evaluate(
@@ -100,6 +103,22 @@ def evaluate(
         Path | None,
         Flag("folder of another evaluation of the same films: add the paired differences"),
     ] = None,
+    recalibrate: Annotated[
+        Path | None,
+        Flag(
+            "write a model for the place of --films to this folder: same weights, calibrated on "
+            "these films",
+            placeholder="DIR",
+        ),
+    ] = None,
+    prevalence: Annotated[
+        tuple[str, ...],
+        Flag(
+            "share of films of a class where the model of --recalibrate will work; none: as in "
+            "--films",
+            placeholder="CLASS=X,CLASS=X",
+        ),
+    ] = (),
     baselines: Annotated[
         bool,
         Flag("score baselines that see no lung beside the model, and probe its features"),
@@ -132,7 +151,11 @@ def evaluate(
     understands them, or any folder with --labels. Films that the model was trained, selected or
     tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
     excluded.csv, together with files of other classes and files without a label. Baselines learn
-    at home and are asked there. The report sets the scores beside those at home.
+    at home and are asked there. The report sets the scores beside those at home. With --recalibrate
+    a model folder for that place is written, for predict_batch --model: temperature, offsets,
+    thresholds, conformal sets and the films to compare with come from these films. What that is
+    worth is measured by fitting on one half of the patients and scoring the other, and the other
+    way round (recalibrated.csv).
 
     Examples:
         python -m jobs.evaluate
@@ -141,6 +164,7 @@ def evaluate(
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
+        python -m jobs.evaluate --films /srv/labelled --recalibrate runs/sites/ours
     """
     request = Request(
         films=films,
@@ -156,6 +180,8 @@ def evaluate(
         operating_point=operating_point,
         prevalences=prevalences,
         compare=compare,
+        recalibrate=recalibrate,
+        prevalence=read_prevalence(prevalence),
         baselines=baselines,
         precision=precision,
         data_dir=data_dir,
@@ -173,14 +199,17 @@ def evaluate(
         options = options_of(request, scored.manifest)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
-        predictions = tables.predict(request, to_score, scored)
+        require_site(request, to_score, scored)
+        predictions, outputs = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
         evaluation = engine.evaluate(
             predictions, beside, scored.identity, scored.calibration, options, earlier, probe
         )
         if to_score.elsewhere:
-            evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
+            evaluation = add_external(
+                evaluation, request, predictions, to_score, scored, options, outputs
+            )
         write_all(request, evaluation, predictions, to_score, scored)
     return print_results(request, evaluation, to_score)
 
@@ -234,6 +263,14 @@ def earlier_predictions(
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
 
 
+def require_site(request: Request, films: "EvaluationSet", scored: "Scored") -> None:
+    """Refuse, before any film is read, to set the model up for a site where that cannot be done."""
+    if request.recalibrate:
+        from lib.evaluation.recalibration import require_possible
+
+        require_possible(films, scored, request.recalibrate, request.prevalence)
+
+
 def write_all(
     request: Request,
     evaluation: "Evaluation",
@@ -266,14 +303,23 @@ def add_external(
     films: "EvaluationSet",
     scored: "Scored",
     options: "Options",
+    outputs: "Sequence[Prediction]",
 ) -> "Evaluation":
-    """The evaluation, with what only films from elsewhere have."""
+    """The evaluation, with what only films from elsewhere have. Writes the model for their site."""
     from lib.evaluation.external import external_results
     from lib.evaluation.home import scores_at_home
+    from lib.evaluation.recalibration import SiteFilms, set_up
 
     assert films.elsewhere
     home = scores_at_home(request.runs_dir, scored.identity, options.positive)
     external = external_results(predictions, films.elsewhere, home, scored.calibration, options)
+    if request.recalibrate:
+        site = SiteFilms.of(films, outputs, scored.manifest.classes)
+        table = request.folder / "recalibrated.csv"
+        result = set_up(
+            site, predictions, scored, options, request.prevalence, request.recalibrate, table
+        )
+        external = replace(external, recalibration=result)
     return replace(evaluation, external=external)
 
 

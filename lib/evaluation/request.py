@@ -1,5 +1,6 @@
 """What the evaluate job is asked for, and the folders that follow from it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ class Request:
     operating_point: str
     prevalences: tuple[float, ...]
     compare: Path | None
+    recalibrate: Path | None  # folder of the model that is set up for the site of films
+    prevalence: Mapping[str, float]  # there, of some classes
     baselines: bool
     precision: PrecisionChoice
     data_dir: Path
@@ -78,11 +81,20 @@ class Request:
                 films, flags of --films without it, or as `elsewhere`.
             JobError: as `elsewhere`.
         """
-        for flag, is_given in (("labels", self.labels), ("group_by", self.reading.is_grouped)):
+        for flag, is_given in (
+            ("labels", self.labels),
+            ("group_by", self.reading.is_grouped),
+            ("recalibrate", self.recalibrate),
+        ):
             if is_given and not self.films:
                 raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
+        if self.prevalence and not self.recalibrate:
+            raise UsageError("--prevalence belongs to --recalibrate DIR, which is missing.")
+        if self.recalibrate and self.checkpoint:
+            raise UsageError("--recalibrate takes a compiled model (--model), not a checkpoint.")
         if self.elsewhere:
-            self.elsewhere.require_apart(self.folder, self.runs_dir)
+            written = (self.folder, self.runs_dir, self.recalibrate)
+            self.elsewhere.require_apart(*filter(None, written))
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():
@@ -90,3 +102,26 @@ class Request:
                 f"--compare {self.compare} is the folder that this evaluation is written to. "
                 "Give another folder for the results (--output), or keep a copy of the earlier one."
             )
+
+
+def read_prevalence(texts: Sequence[str]) -> dict[str, float]:
+    """Class → share of the films, from CLASS=X.
+
+    Raises:
+        UsageError: another form, a share that is none, or shares that leave nothing for the rest.
+    """
+    shares: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            shares[name.strip()] = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--prevalence takes CLASS=X,CLASS=X with X between 0 and 1, not {text!r}."
+            ) from None
+    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) > 1:
+        raise UsageError(
+            "--prevalence takes shares between 0 and 1 that add up to at most 1, not "
+            f"{', '.join(texts)}."
+        )
+    return shares

@@ -197,6 +197,45 @@ class HomeScores:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Sensitivity and specificity at a stored threshold."""
+
+    positive: Annotated[str, "class, or abnormal: every class but NORMAL"]
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True)
+class SiteScores:
+    """What a calibration is worth at a site."""
+
+    ece: Annotated[float, "expected calibration error"]
+    brier: float
+    coverage: Annotated[float, "share of films whose conformal set holds the true class"]
+    rates: Annotated[tuple[Rates, ...], "of the class of interest and of 1 - P(NORMAL)"]
+    needs_review: Annotated[float, "share of the films"]
+    out_of_distribution: Annotated[float, "share of the films"]
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The model set up for a site: calibrated on half of its films, scored on the other half, and
+    the other way round, so that every film is scored once.
+    """
+
+    model: Annotated[str, "name of the new model in every table"]
+    films: Annotated[dict[str, int], "by class; all of them fitted the new model"]
+    temperature: float
+    offsets: Annotated[dict[str, float], "of each class, added to its scaled logit"]
+    thresholds: Annotated[dict[str, float], "stored in the new model, by class or abnormal"]
+    prevalences: Annotated[
+        dict[str, float], "stated; scores are of films weighted to them; empty: as in the films"
+    ]
+    before: Annotated[SiteScores, "with the calibration of home"]
+    after: Annotated[SiteScores, "with the calibration of the other half"]
+
+
+@dataclass(frozen=True)
 class External:
     """What only an evaluation of films from elsewhere has."""
 
@@ -216,6 +255,9 @@ class External:
     ]
     fitted_screening: Annotated[OperatingPoint | None, "the same for 1 - P(NORMAL)"]
     home: Annotated[HomeScores | None, "null: no evaluation of this model at home was found"]
+    recalibration: Annotated[
+        Recalibration | None, "null: the model was not set up for this place"
+    ] = None
 
 
 @dataclass(frozen=True)

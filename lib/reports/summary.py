@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from lib.evaluation.baselines import BASELINES
-from lib.evaluation.results import Comparison, Evaluation, External, SourceScores
+from lib.evaluation.results import (
+    Comparison,
+    Evaluation,
+    External,
+    Recalibration,
+    SourceScores,
+)
 from lib.reports.formatting import score, with_range
 from lib.run import console
 
@@ -93,6 +99,22 @@ def _print_external(evaluation: Evaluation, external: External) -> None:
         console.say(
             f"at home, on {external.home.films} test films: accuracy "
             f"{with_range(external.home.accuracy)} · macro-F1 {with_range(external.home.macro_f1)}"
+        )
+    if external.recalibration:
+        _print_recalibration(external.recalibration)
+
+
+def _print_recalibration(site: Recalibration) -> None:
+    console.say(
+        f"set up for this place: {site.model}; expected calibration error {site.before.ece:.3f} "
+        f"before, {site.after.ece:.3f} after; needing a review {site.before.needs_review:.1%} "
+        f"before, {site.after.needs_review:.1%} after"
+    )
+    for rates in site.after.rates:
+        console.say(
+            f"{rates.positive} from probability {site.thresholds[rates.positive]:.3f} on, there: "
+            f"sensitivity {with_range(rates.sensitivity)}, "
+            f"specificity {with_range(rates.specificity)}"
         )
 
 
