@@ -46,9 +46,9 @@ def evaluate(
     films: Annotated[
         str | None,
         Flag(
-            "score the films of this folder of class folders instead of the split's test films; it "
-            "is never changed",
-            placeholder="PATH|folder:PATH",
+            "score the films of this folder of class folders, or of a bucket such as "
+            "s3://bucket/folder, instead of the split's test films; it is never changed",
+            placeholder="PATH|folder:PATH|URL",
         ),
     ] = None,
     labels: Annotated[

@@ -97,14 +97,9 @@ def folder_of(location: str) -> Path:
     """The folder that --films names: PATH or folder:PATH.
 
     Raises:
-        UsageError: a bucket or an archive.
+        UsageError: an archive.
         JobError: no such folder.
     """
-    if "://" in location:
-        raise UsageError(
-            f"--films {location}: films are read several times here, so they must lie on a disk. "
-            "Copy the bucket's folder first, for instance with aws s3 sync, and name the copy."
-        )
     root = Path(location.removeprefix("folder:")).expanduser()
     if root.is_file() and (command := unpack_command(root)):
         raise UsageError(archive_refusal(f"--films {location}", root, command))

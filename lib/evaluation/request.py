@@ -48,17 +48,18 @@ class Request:
 
     @cached_property
     def elsewhere(self) -> "FolderElsewhere | None":
-        """The folder that --films names.
+        """The folder that --films names; a bucket's folder is copied to DATA_DIR/cache first.
 
         Raises:
-            UsageError: a bucket or an archive.
-            JobError: no such folder, or a damaged table of labels.
+            UsageError: an archive, or a URL that no bucket can have.
+            JobError: no such folder, a damaged table of labels, or a bucket that does not answer.
         """
         if self.films is None:
             return None
         from lib.evaluation.elsewhere import FolderElsewhere
 
-        return FolderElsewhere.of(self.films, self.labels, self.reading)
+        cache = self.data_dir / "cache" / "fetched"
+        return FolderElsewhere.of(self.films, self.labels, self.reading, cache)
 
     @property
     def report(self) -> Path:

@@ -251,8 +251,8 @@ def test_what_is_no_folder_is_refused_with_what_to_do(
         archive.add(hospital, "films")
     assert score(tmp_path / "films.tar.gz") == 2
     assert "is an archive, not a folder. Unpack it" in capsys.readouterr().err
-    assert score("s3://bucket/films") == 2
-    assert "Copy the bucket's folder first" in capsys.readouterr().err
+    assert score("s4://bucket/films") == 2
+    assert "s4://bucket/films: Protocol not known" in capsys.readouterr().err
     assert score(tmp_path / "nothing") == 1
     assert "there is no folder" in capsys.readouterr().err
     assert score(hospital, hospital / "out") == 2
@@ -290,9 +290,7 @@ def test_the_model_is_set_up_for_the_place(
     assert sum(found["films"].values()) == metrics(results)["films"]
     crossed = read_predictions(results / "recalibrated.csv")
     assert len(crossed) == sum(found["films"].values())
-    assert (
-        "Set up for this place" in (results / "report.html").read_text()
-    )
+    assert "Set up for this place" in (results / "report.html").read_text()
 
     assert predict(chain, hospital, tmp_path / "there.csv", "--model", site) == 0
     there = read_predictions(tmp_path / "there.csv")
