@@ -1,6 +1,6 @@
 """Classify a folder of films. The result is a table, CSV or Parquet, with one row per file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,6 @@ from lib.run.flags import Flag
 
 if TYPE_CHECKING:  # these load the inference engine, which is too late for a wrong flag
     from lib.prediction.classify import FilmClassifier
-    from lib.prediction.prediction import Prediction
     from lib.prediction.results import Results
     from lib.prediction.rows import Counts
 
@@ -176,22 +175,25 @@ def predict_batch(
                 results.add(index, classified)
             counts = results.publish()
             if request.report:
-                _write_page(request.report, results, counts, films, classifier)
+                _write_page(request, results, counts, films, classifier)
     console.say(_summary(request, films, counts, classifier.manifest.classes, len(results.names)))
     return SOME_INPUTS_UNUSABLE if counts.unreadable else DONE
 
 
 def _write_page(
-    path: Path, results: "Results", counts: "Counts", films: Inputs, classifier: "FilmClassifier"
+    request: Request,
+    results: "Results",
+    counts: "Counts",
+    films: Inputs,
+    classifier: "FilmClassifier",
 ) -> None:
     """The triage page of the whole table."""
+    from lib.reports.batch_films import BatchFilms
     from lib.reports.batch_page import in_triage_order, write_triage
 
-    def predict(names: Sequence[str]) -> Iterator["Prediction"]:
-        predictions = classifier.predict(map(films.source, names))
-        return console.track(predictions, "pictures", len(names))
-
-    write_triage(path, in_triage_order(results.rows()), counts, classifier.manifest, predict)
+    rows = in_triage_order(results.rows())
+    on_page = BatchFilms(request, films, classifier)
+    write_triage(request, rows, counts, classifier.manifest, on_page)
 
 
 def _summary(
