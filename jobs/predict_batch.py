@@ -82,10 +82,19 @@ def predict_batch(
             placeholder="DIR",
         ),
     ] = None,
+    sample: Annotated[
+        int,
+        Flag(
+            "draw N of the films at random for labelling and mark them in the column sampled and "
+            "on the page; 0: none",
+            at_least=0,
+            placeholder="N",
+        ),
+    ] = 0,
     report: Annotated[
         Path | None,
         Flag(
-            "HTML page to sort and filter the batch; films that need a review come first",
+            "HTML page to sort, filter and label the batch; films that need a review come first",
             placeholder="FILE.html",
         ),
     ] = None,
@@ -103,6 +112,7 @@ def predict_batch(
     follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
     trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
+    seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
@@ -113,9 +123,9 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), error, model. A file that cannot be read has no prediction, and the
-    reason in error; the table is complete all the same, and the exit code is 3. An empty folder
-    gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
+    trained with --crop lungs), error, model, with --sample also sampled. A file that cannot be read
+    has no prediction, and the reason in error; the table is complete all the same, and the exit
+    code is 3. An empty folder gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
     inputs. Not a medical device: a person decides.
 
     A name in .parquet gives the same rows as Parquet: numbers as doubles, missing ones as null.
@@ -132,6 +142,7 @@ def predict_batch(
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point TUBERCULOSIS
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point abnormal
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
+        python -m jobs.predict_batch --input inbox --output x.csv --report x.html --sample 100
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
     """
     request = Request(
@@ -147,6 +158,8 @@ def predict_batch(
             max_pixels=int(1e6 * max_megapixels),
             seconds=file_timeout,
             trust_headers=trust_headers,
+            sample=sample,
+            seed=seed,
         ),
         backbone=backbone,
         rows_per_file=rows_per_file,

@@ -26,7 +26,7 @@ WHOLE_SIDE = 512  # pixels, longer side
 
 @dataclass
 class Card:
-    """One film on the page, as its script reads it; images are data URLs, empty if there is none."""
+    """One film on the page, as its script reads it. Images are data URLs, or empty."""
 
     path: str  # as in a cell of the table
     model: str
@@ -36,6 +36,7 @@ class Card:
     review: bool
     reasons: str
     outside: float | None
+    sampled: bool
     sha256: str = ""
     picture: str = ""  # what the network saw
     map: str = ""
@@ -54,14 +55,21 @@ class Card:
             review=row.needs_review,
             reasons=f"{reasons}: {row.error}" if row.error else reasons,
             outside=row.outside_lungs,
+            sampled=row.is_sampled,
         )
 
 
 def in_triage_order(rows: Iterable[Row]) -> list[Row]:
-    """The first `CARDS` rows: films that need a review, then those with the least confidence."""
-    return heapq.nsmallest(
-        CARDS, rows, key=lambda row: (not row.needs_review, row.confidence or 0, row.path)
-    )
+    """`CARDS` rows: films that need a review, the random sample, then the least confidence.
+
+    The random sample is there in any case, so that all of it can be labelled.
+    """
+
+    def order(row: Row) -> tuple[bool, bool, float, str]:
+        return (not row.needs_review, not row.is_sampled, row.confidence or 0, row.path)
+
+    kept = heapq.nsmallest(CARDS, rows, key=lambda row: (not row.is_sampled, order(row)))
+    return sorted(kept, key=order)
 
 
 def write_triage(
@@ -104,8 +112,12 @@ def _identity_of(table: Path) -> str:
 def _add_pictures(
     cards: Sequence[Card], rows: Sequence[Row], manifest: ModelManifest, films: BatchFilms
 ) -> None:
-    """Add pictures and maps to the first cards of readable films, whole films to fewer of them."""
+    """Add pictures and maps to the first readable films, whole films to fewer of them.
+
+    The random sample comes first.
+    """
     readable = [(card, row) for card, row in zip(cards, rows, strict=True) if row.prediction]
+    readable.sort(key=lambda film: not film[1].is_sampled)
     shown = readable[:PICTURES]
     predictions = films.predict([row.path for _, row in shown])
     for (card, row), prediction in zip(shown, predictions, strict=True):
