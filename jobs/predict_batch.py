@@ -125,8 +125,8 @@ def predict_batch(
     evidence outside the central lung field, or outside the film's own lungs where the model was
     trained with --crop lungs), error, model, with --sample also sampled. A file that cannot be read
     has no prediction, and the reason in error; the table is complete all the same, and the exit
-    code is 3. An empty folder gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
-    inputs. Not a medical device: a person decides.
+    code is 3. An empty folder gives a table without rows. Hidden and operating-system files
+    (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
 
     A name in .parquet gives the same rows as Parquet: numbers as doubles, missing ones as null.
     With --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
