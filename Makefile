@@ -46,6 +46,8 @@ run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' doc
 INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(. deploy/portable.sh; absolute '$(FOLDER)')":/input:$(READ_ONLY)) \
 	$(if $(WEIGHTS),-v "$$(. deploy/portable.sh; absolute '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':$(READ_ONLY))) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
+JOIN   = DATASET= WEIGHTS= $(call run,-v "$$films:/input:$(READ_ONLY)" -v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)") \
+	ingest --dataset folder:/input --labels "/labels/$$(basename "$$labels")"
 JOB    = $(call run) $(1)
 EXTERNAL = $(call run,-v "$$films:/input/$$name:$(READ_ONLY)" $(if $(LABELS),-v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)")) \
 	evaluate --films "/input/$$name" $(if $(LABELS),--labels "/labels/$$(basename "$$labels")")
@@ -57,6 +59,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 run    = $(PYTHON) -m jobs.$(1)
 INGEST = $(call run,ingest)
+JOIN   = $(call run,ingest) --dataset "folder:$$films" --labels "$$labels"
 JOB    = $(call run,$(1))
 EXTERNAL = $(call run,evaluate) --films "$$films" $(if $(LABELS),--labels "$$labels")
 else
@@ -67,7 +70,7 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate external predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
@@ -88,6 +91,15 @@ all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B
 
 ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
+
+labels: export CXR_FILMS = $(FILMS)
+labels: export CXR_LABELS = $(LABELS)
+labels: $(READY) mounts ## films with a reader's labels join data/raw: make labels FILMS=/srv/inbox LABELS=labels.csv; then make all
+	@[ -n "$$CXR_FILMS" ] && [ -n "$$CXR_LABELS" ] || { echo "usage: make labels FILMS=DIR LABELS=FILE.csv|FILE.json"; exit 2; }
+	@. deploy/portable.sh; films=$$(absolute "$${CXR_FILMS$(hash)folder:}") labels=$$(absolute "$$CXR_LABELS"); \
+	[ -d "$$films" ] || { echo "error: there is no folder FILMS=$$films" >&2; exit 2; }; \
+	[ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
+	$(JOIN) $(tolerant)
 
 split: $(SPLIT) ## deal films to train, val and test
 train-a: $(PHASE_A) ## Phase A: the head on a frozen backbone
