@@ -70,12 +70,12 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
@@ -127,6 +127,12 @@ predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUT
 	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv|FILE.parquet"; exit 2; }
 	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
 
+promote: $(READY) mounts ## let the trained model answer in place of the one before, which is kept in RUNS_DIR/models
+	$(call JOB,promote) $(PROMOTE_ARGS) $(strict)
+
+rollback: $(READY) mounts ## let the version that answered before answer again
+	$(call JOB,promote) --rollback $(strict)
+
 # Films that were added, changed or removed at the source since the manifest was written.
 CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print 2>/dev/null | head -n 1))
 
@@ -158,7 +164,8 @@ $(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) moun
 	$(call JOB,evaluate) $(EVALUATE_ARGS) $(tolerant)
 
 $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
-	$(call JOB,predict_batch) --input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
+	$(call JOB,predict_batch) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/model' \
+		--input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' $(PREDICT_ARGS) $(tolerant)
 
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)

@@ -8,6 +8,7 @@ from lib import settings
 from lib.images.inputs import Inputs, inputs_of
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
+from lib.network.versions import answering_model
 from lib.prediction.request import PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
@@ -53,7 +54,11 @@ def predict_batch(
         ),
     ] = None,
     model: Annotated[
-        Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")
+        Path | None,
+        Flag(
+            "folder of the compiled model; none: the promoted one, else RUNS_DIR/model",
+            placeholder="DIR",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -148,7 +153,7 @@ def predict_batch(
     request = Request(
         input=input,
         output=output,
-        model=model or runs_dir / "model",
+        model=model or answering_model(runs_dir),
         options=PredictOptions(
             precision=precision,
             operating_point=operating_point,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.evaluation.results import ScoredModel
+from lib.network import versions
 from lib.network.artifact import ModelManifest
 from lib.prediction.calibration import Calibration
 from lib.run.errors import JobError
@@ -30,7 +31,7 @@ class AnsweringModel:
     @staticmethod
     def find(name: str, folder: Path | None, runs_dir: Path) -> "AnsweringModel":
         """The model of that name in `folder`, else in the folder of runs; else its name alone."""
-        kept = runs_dir / "models" / Path(name).name  # a table may hold any text
+        kept = runs_dir / versions.FOLDER / Path(name).name  # a table may hold any text
         for place in [folder] if folder else [runs_dir / "model", kept]:
             with suppress(JobError):
                 found = AnsweringModel.of_folder(place)
