@@ -1,5 +1,6 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,12 +52,20 @@ def evaluate(
             placeholder="PATH|folder:PATH|URL",
         ),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        Flag(
+            "score this table of predict_batch on the films that --labels names, without films; "
+            "--model names the one that answered, if it is not in RUNS_DIR",
+            placeholder="TABLE",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         Flag(
-            "table with the columns path (below --films), label and, if known, patient, in place "
-            "of class folders",
-            placeholder="FILE.csv",
+            "labels of --films in place of class folders, or of --predictions: a CSV with the "
+            "columns path, label and, if known, patient, or Label Studio's export",
+            placeholder="FILE.csv|FILE.json",
         ),
     ] = None,
     group_by: Annotated[
@@ -157,6 +166,12 @@ def evaluate(
     worth is measured by fitting on one half of the patients and scoring the other, and the other
     way round (recalibrated.csv).
 
+    With --predictions nothing is computed again: the films of a table that have a label are scored.
+    The result says how they were chosen. Labels of all films, or of the whole random sample
+    (predict_batch --sample), give an estimate of the table. Other labels, such as those of the
+    films that ask for a review, describe these films alone: there is no interval and no operating
+    point. There is no verdict, because baselines need films.
+
     Examples:
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
@@ -165,9 +180,11 @@ def evaluate(
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
         python -m jobs.evaluate --films /srv/labelled --recalibrate runs/sites/ours
+        python -m jobs.evaluate --predictions /srv/out/today.csv --labels labels.csv
     """
     request = Request(
         films=films,
+        predictions=predictions,
         labels=labels,
         reading=Reading(
             group_by, follow_links, trust_headers, int(1e6 * max_megapixels), file_timeout
@@ -191,27 +208,62 @@ def evaluate(
         readers=workers or usable_cores(cpus),
     )
     request.check()
+    if request.predictions:
+        return score_table(request, request.predictions)
     from lib.evaluation import evaluation as engine
     from lib.evaluation import tables
     from lib.evaluation.model import model_to_score
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
-        options = options_of(request, scored.manifest)
+        options = options_of(request, scored.manifest.classes)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
         require_site(request, to_score, scored)
-        predictions, outputs = tables.predict(request, to_score, scored)
+        answers, outputs = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
         evaluation = engine.evaluate(
-            predictions, beside, scored.identity, scored.calibration, options, earlier, probe
+            answers, beside, scored.identity, scored.calibration, options, earlier, probe
         )
         if to_score.elsewhere:
             evaluation = add_external(
-                evaluation, request, predictions, to_score, scored, options, outputs
+                evaluation, request, answers, to_score, scored, options, outputs
             )
-        write_all(request, evaluation, predictions, to_score, scored)
+        write_all(request, evaluation, answers, to_score, scored)
     return print_results(request, evaluation, to_score)
+
+
+def score_table(request: Request, path: Path) -> int:
+    """Score the films of a table of predictions that have a label, without model and films."""
+    from lib.dataset.label_table import LabelTable
+    from lib.evaluation import evaluation as engine
+    from lib.evaluation.answered_by import AnsweringModel
+    from lib.evaluation.baselines import no_baselines
+    from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled_batch
+    from lib.evaluation.predictions import read_earlier
+    from lib.reports import evaluation_files
+    from lib.reports.summary import print_evaluation
+
+    assert request.labels
+    labels, table = LabelTable.read(request.labels), read_table(path)
+    with atomic.lock(request.folder, "the evaluation"):
+        wanted = AnsweringModel.of_folder(request.model).name if request.model else None
+        joined = join_labels(table, path.name, labels, wanted)
+        films, classes = joined.predictions, joined.classes
+        model = AnsweringModel.find(joined.model, request.model, request.runs_dir)
+        earlier = None
+        if request.compare:
+            earlier = read_earlier(
+                request.compare, list(films["path"]), list(films["label"]), classes
+            )
+        options = options_of(request, classes)
+        evaluation = engine.evaluate(
+            films, no_baselines(), model.identity, model.calibration, options, earlier
+        )
+        evaluation = with_labelled_batch(evaluation, joined.batch)
+        evaluation_files.write_scores(evaluation, films, request.folder)
+    print_evaluation(evaluation, request.folder, None)
+    return DONE
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
@@ -235,7 +287,7 @@ def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSe
     return films
 
 
-def options_of(request: Request, manifest: "ModelManifest") -> "Options":
+def options_of(request: Request, classes: Sequence[str]) -> "Options":
     """The class of interest, the prevalences and the seed.
 
     Raises:
@@ -244,8 +296,8 @@ def options_of(request: Request, manifest: "ModelManifest") -> "Options":
     from lib.evaluation.evaluation import Options
     from lib.prediction.classes import ABNORMAL, CLASS_OF_INTEREST, has_screening_score
 
-    screening = (ABNORMAL,) if has_screening_score(manifest.classes) else ()
-    known = (*manifest.classes, *screening)
+    screening = (ABNORMAL,) if has_screening_score(classes) else ()
+    known = (*classes, *screening)
     if request.positive is not None and request.positive not in known:
         raise JobError(f"--positive {request.positive}: this model knows {', '.join(known)}.")
     positive = request.positive or CLASS_OF_INTEREST

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from lib.dataset import contradictions, provenance
 from lib.dataset.duplicates import near_duplicates
+from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import FoundFilm
 from lib.dataset.manifest import FilmRecord
 from lib.dataset.patients import patients
@@ -18,7 +19,6 @@ from lib.evaluation.films import Elsewhere, EvaluationSet, LabelledFilm, LeftOut
 from lib.evaluation.home import HomeFilms
 from lib.evaluation.labelled_folder import (
     LabelledFolder,
-    LabelTable,
     films_in_class_folders,
     films_in_table,
     folder_of,

@@ -19,6 +19,7 @@ class Request:
     """The flags, and the folders that follow from them."""
 
     films: str | None  # None: the test films of the split
+    predictions: Path | None  # a table that is scored without model and films
     labels: Path | None
     reading: Reading  # of films
     model: Path | None
@@ -42,6 +43,8 @@ class Request:
     @property
     def folder(self) -> Path:
         """Of the tables, the figures and metrics.json."""
+        if self.predictions and not self.output:
+            return self.runs_dir / "labelled" / self.predictions.stem
         if self.elsewhere and not self.output:
             return self.runs_dir / "external" / self.elsewhere.name
         return self.output or self.runs_dir / "evaluation"
@@ -82,8 +85,13 @@ class Request:
                 films, flags of --films without it, or as `elsewhere`.
             JobError: as `elsewhere`.
         """
+        if self.predictions:
+            self._check_table()
+        if self.labels and not (self.films or self.predictions):
+            raise UsageError(
+                "--labels belongs to --films PATH or --predictions TABLE, which is missing."
+            )
         for flag, is_given in (
-            ("labels", self.labels),
             ("group_by", self.reading.is_grouped),
             ("recalibrate", self.recalibrate),
         ):
@@ -103,6 +111,26 @@ class Request:
                 f"--compare {self.compare} is the folder that this evaluation is written to. "
                 "Give another folder for the results (--output), or keep a copy of the earlier one."
             )
+
+    def _check_table(self) -> None:
+        """Refuse flags that a table of predictions cannot have.
+
+        Raises:
+            UsageError: no labels, or a flag that asks for a model's answers or for films.
+        """
+        if not self.labels:
+            raise UsageError(f"--predictions {self.predictions} needs --labels FILE.")
+        others = {
+            "films": self.films,
+            "checkpoint_path": self.checkpoint,
+            "operating_point": self.operating_point,
+        }
+        for flag, value in others.items():
+            if value:
+                raise UsageError(
+                    f"--{flag} does not go with --predictions: the answers of a table are there "
+                    "already."
+                )
 
 
 def read_prevalence(texts: Sequence[str]) -> dict[str, float]:

@@ -261,6 +261,26 @@ class External:
 
 
 @dataclass(frozen=True)
+class LabelledBatch:
+    """What only an evaluation of a table of predictions with a reader's labels has."""
+
+    table: Annotated[str, "name of the file"]
+    chosen: Annotated[
+        Literal["all", "random sample", "review only", "some"],
+        "which films of the table have a label; the scores are of the random sample alone, if all "
+        "of it has one",
+    ]
+    generalises: Annotated[bool, "whether the scores are an estimate of the whole table"]
+    words: str
+    readable: Annotated[int, "films of the table with a prediction"]
+    answered: Annotated[int, "films of the table that the reader has answered, in any way"]
+    not_a_chest_film: Annotated[int, "answered films that are none"]
+    cannot_tell: Annotated[int, "answered films of which the reader cannot tell the class"]
+    unknown_class: Annotated[int, "answered films of a class that the model does not know"]
+    not_in_table: Annotated[int, "labels without a film in the table"]
+
+
+@dataclass(frozen=True)
 class ScoredModel:
     """Which model was scored, and how it was computed."""
 
@@ -303,6 +323,7 @@ class Evaluation:
     source_probes: Annotated[
         tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
     ] = ()
+    labelled: Annotated[LabelledBatch | None, "null: not a table with a reader's labels"] = None
 
     @property
     def classes_with_films(self) -> int:

@@ -260,7 +260,7 @@ def test_what_is_no_folder_is_refused_with_what_to_do(
     assert score(hospital, tmp_path / "out", "--labels", tmp_path / "none.csv") == 1
     assert "there is no such file" in capsys.readouterr().err
     assert run(evaluate, "--labels", "x.csv", *dirs(chain)) == 2
-    assert "--labels belongs to --films" in capsys.readouterr().err
+    assert "--labels belongs to --films PATH or --predictions" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert score(tmp_path / "empty") == 1
     assert "there is no file in this folder" in capsys.readouterr().err
