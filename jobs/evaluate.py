@@ -10,7 +10,7 @@ from lib.evaluation.reading import Reading
 from lib.evaluation.request import Request
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
-from lib.run import console, execute
+from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lib.evaluation.elsewhere import FolderElsewhere
     from lib.evaluation.evaluation import Options
     from lib.evaluation.films import EvaluationSet
+    from lib.evaluation.leave_source_out import LeftOutTable
     from lib.evaluation.model import Scored
     from lib.evaluation.results import Evaluation
     from lib.network.artifact import ModelManifest
@@ -104,6 +105,14 @@ def evaluate(
         bool,
         Flag("score baselines that see no lung beside the model, and probe its features"),
     ] = True,
+    leave_source_out: Annotated[
+        bool,
+        Flag(
+            "train again without each source that shares two classes with another one, and score "
+            "inside it"
+        ),
+    ] = False,
+    cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
@@ -157,6 +166,8 @@ def evaluate(
         prevalences=prevalences,
         compare=compare,
         baselines=baselines,
+        leave_source_out=leave_source_out,
+        cache_gb=cache_gb,
         precision=precision,
         data_dir=data_dir,
         runs_dir=runs_dir,
@@ -176,8 +187,16 @@ def evaluate(
         predictions = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
+        left_out = leave_sources_out(request, to_score, scored)
         evaluation = engine.evaluate(
-            predictions, beside, scored.identity, scored.calibration, options, earlier, probe
+            predictions,
+            beside,
+            scored.identity,
+            scored.calibration,
+            options,
+            earlier,
+            probe,
+            left_out,
         )
         if to_score.elsewhere:
             evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
@@ -232,6 +251,28 @@ def earlier_predictions(
     if request.compare is None:
         return None
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
+
+
+def leave_sources_out(
+    request: Request, films: "EvaluationSet", scored: "Scored"
+) -> "LeftOutTable | None":
+    """Repeat the training without each source that can be left out, and write
+    leave_source_out.csv; None: not asked for.
+    """
+    from lib.evaluation.leave_source_out import NO_SOURCE, LeftOutTable, folds_of
+
+    path = request.folder / "leave_source_out.csv"
+    path.unlink(missing_ok=True)  # an earlier table may be of another model
+    if not request.leave_source_out:
+        return None
+    folds, found = folds_of(films), LeftOutTable(NO_SOURCE)
+    if folds:
+        signals.import_torch()
+        from lib.training.leave_source_out import table_of_folds
+
+        found = table_of_folds(folds, request, scored)
+    found.write(path)
+    return found
 
 
 def write_all(

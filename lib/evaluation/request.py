@@ -29,6 +29,8 @@ class Request:
     prevalences: tuple[float, ...]
     compare: Path | None
     baselines: bool
+    leave_source_out: bool
+    cache_gb: float
     precision: PrecisionChoice
     data_dir: Path
     runs_dir: Path
@@ -83,6 +85,11 @@ class Request:
                 raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
         if self.elsewhere:
             self.elsewhere.require_apart(self.folder, self.runs_dir)
+        if self.leave_source_out and self.films:
+            raise UsageError(
+                "--leave_source_out repeats the training on the films of the split; it does not go "
+                "with --films."
+            )
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():
