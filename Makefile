@@ -143,7 +143,7 @@ $(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
 
 $(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
-	$(call JOB,evaluate) $(EVALUATE_ARGS) $(tolerant)
+	$(call JOB,evaluate) --leave_source_out $(EVALUATE_ARGS) $(tolerant)
 
 $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 	$(call JOB,predict_batch) --input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
@@ -262,4 +262,4 @@ clean: ## delete results, splits and the demo; films, weights and caches in data
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again
-	rm -rf '$(DATA_DIR)/cache/features' data/demo/cache/features
+	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features

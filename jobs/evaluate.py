@@ -137,6 +137,12 @@ def evaluate(
     and with --output). Every number comes from the three tables. A film that cannot be read is a
     row with its error, and the job ends with exit code 3.
 
+    With --leave_source_out the training is repeated without each source that shares two classes
+    with another one, with the recipe, the seed and the cached features of the model, and scored
+    inside that source: AUROC by class, the baselines of the same fold, and the difference to this
+    model on the source's test films (leave_source_out.csv). The last block is trained too if the
+    model is of Phase B and has 4,000 training films at most. No source that qualifies is no error.
+
     With --films the films come from elsewhere, such as another hospital: class folders as ingest
     understands them, or any folder with --labels. Films that the model was trained, selected or
     tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
@@ -147,6 +153,7 @@ def evaluate(
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
         python -m jobs.evaluate --compare runs/evaluation/phase_a
+        python -m jobs.evaluate --leave_source_out
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv

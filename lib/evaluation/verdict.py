@@ -91,7 +91,7 @@ def lost_away(fold: LeftOutSource) -> str:
     """
     area = fold.mean_auroc
     if area.value is None or area.interval is None or area.interval[0] <= 0.5:
-        return "that cannot be told from guessing (0.5)"
+        return "that is not clearly better than guessing (0.5)"
     unbeaten = [
         name
         for name, baseline in fold.baselines.items()

@@ -48,7 +48,7 @@ def _answers_of(
     recipe, split = training.recipe, training.split
     if len(split.films["train"]) > LARGEST_LAST_BLOCK:
         recipe = replace(recipe, last_block=None)
-    training.fill(_wanted(recipe), request.runs_dir, request.cache_gb)
+    training.fill(wanted(recipe), request.runs_dir, request.cache_gb)
     number_of = {
         part: {film.path: number for number, film in enumerate(films)}
         for part, films in split.films.items()
@@ -64,7 +64,7 @@ def _answers_of(
         yield fold, FoldAnswers(probabilities, "b" if recipe.last_block else "a")
 
 
-def _wanted(recipe: Recipe) -> dict[Part, list[tuple[int, Tap]]]:
+def wanted(recipe: Recipe) -> dict[Part, list[tuple[int, Tap]]]:
     """The views and outputs that the plans of a recipe train on."""
     plans = [plan for plan in (recipe.head, recipe.last_block) if plan]
     return {
