@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lib.evaluation.films import EvaluationSet
     from lib.evaluation.leave_source_out import LeftOutTable
     from lib.evaluation.model import Scored
-    from lib.evaluation.results import Evaluation
+    from lib.evaluation.results import Evaluation, Repeats
     from lib.network.artifact import ModelManifest
 
 
@@ -112,6 +112,14 @@ def evaluate(
             "inside it"
         ),
     ] = False,
+    repeats: Annotated[
+        int,
+        Flag(
+            "also draw the split and train the head anew with this many seeds, and report the "
+            "spread of the scores",
+            at_least=0,
+        ),
+    ] = 0,
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
@@ -143,6 +151,11 @@ def evaluate(
     model on the source's test films (leave_source_out.csv). The last block is trained too if the
     model is of Phase B and has 4,000 training films at most. No source that qualifies is no error.
 
+    With --repeats N the split is drawn anew N times from the same films, with the proportions of
+    the existing one, and a head is trained on each (repeats.csv): mean and spread of the scores
+    over the seeds SEED to SEED + N - 1. The films pass the frozen layers once for all seeds; their
+    features stay in the cache. A source that split held out is drawn like the others.
+
     With --films the films come from elsewhere, such as another hospital: class folders as ingest
     understands them, or any folder with --labels. Films that the model was trained, selected or
     tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
@@ -153,7 +166,7 @@ def evaluate(
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
         python -m jobs.evaluate --compare runs/evaluation/phase_a
-        python -m jobs.evaluate --leave_source_out
+        python -m jobs.evaluate --leave_source_out --repeats 5
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
@@ -174,6 +187,7 @@ def evaluate(
         compare=compare,
         baselines=baselines,
         leave_source_out=leave_source_out,
+        repeats=repeats,
         cache_gb=cache_gb,
         precision=precision,
         data_dir=data_dir,
@@ -191,6 +205,7 @@ def evaluate(
         options = options_of(request, scored.manifest)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
+        repeats = repeat_splits(request, to_score, scored.manifest)
         predictions = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
@@ -205,6 +220,7 @@ def evaluate(
             probe,
             left_out,
         )
+        evaluation = replace(evaluation, repeats=repeats)
         if to_score.elsewhere:
             evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
         write_all(request, evaluation, predictions, to_score, scored)
@@ -305,6 +321,30 @@ def write_all(
         seed=request.seed,
     )
     evaluation_files.write_all(study, request.folder, request.report, request.model_card)
+
+
+def repeat_splits(
+    request: Request, films: "EvaluationSet", manifest: "ModelManifest"
+) -> "Repeats | None":
+    """Train heads on other splits, and write repeats.csv; None: not asked for.
+
+    Raises:
+        JobError: the training of the model cannot be repeated.
+    """
+    (request.folder / "repeats.csv").unlink(missing_ok=True)  # of another model, perhaps
+    if not request.repeats:
+        return None
+    signals.import_torch()
+    from lib.training.recipe import NotRepeatableError
+    from lib.training.repeats import repeat
+
+    try:
+        return repeat(request, films, manifest.weights_sha256)
+    except NotRepeatableError as error:
+        raise JobError(
+            f"--repeats {request.repeats} repeats the training of the model, but {error}. Give the "
+            "RUNS_DIR that it was trained in."
+        ) from error
 
 
 def add_external(

@@ -30,6 +30,7 @@ class Request:
     compare: Path | None
     baselines: bool
     leave_source_out: bool
+    repeats: int  # seeds of split and head; 0: none
     cache_gb: float
     precision: PrecisionChoice
     data_dir: Path
@@ -85,11 +86,12 @@ class Request:
                 raise UsageError(f"--{flag} belongs to --films PATH, which is missing.")
         if self.elsewhere:
             self.elsewhere.require_apart(self.folder, self.runs_dir)
-        if self.leave_source_out and self.films:
-            raise UsageError(
-                "--leave_source_out repeats the training on the films of the split; it does not go "
-                "with --films."
-            )
+        for flag, again in (("leave_source_out", self.leave_source_out), ("repeats", self.repeats)):
+            if again and self.films:
+                raise UsageError(
+                    f"--{flag} repeats the training on the films of the split; it does not go with "
+                    "--films."
+                )
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():

@@ -258,6 +258,28 @@ class LeaveSourceOut:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A score over several seeds."""
+
+    mean: float
+    deviation: Annotated[float | None, "standard deviation; null: one seed"]
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Scores of heads that were trained on other splits of the same films, one per seed."""
+
+    seeds: tuple[int, ...]
+    training_films: Annotated[int, "mean over the seeds"]
+    test_films: Annotated[int, "mean over the seeds"]
+    accuracy: Spread
+    macro_f1: Spread
+    auroc: Annotated[dict[str, Spread], "by class"]
+
+
+@dataclass(frozen=True)
 class ScoredModel:
     """Which model was scored, and how it was computed."""
 
@@ -301,6 +323,7 @@ class Evaluation:
         tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
     ] = ()
     leave_source_out: Annotated[LeaveSourceOut | None, "null: not asked for"] = None
+    repeats: Annotated[Repeats | None, "null: not asked for"] = None
 
     @property
     def classes_with_films(self) -> int:

@@ -3,8 +3,15 @@
 from pathlib import Path
 
 from lib.evaluation.baselines import BASELINES
-from lib.evaluation.results import Comparison, Evaluation, External, LeaveSourceOut, SourceScores
-from lib.reports.formatting import score, with_range
+from lib.evaluation.results import (
+    Comparison,
+    Evaluation,
+    External,
+    LeaveSourceOut,
+    Repeats,
+    SourceScores,
+)
+from lib.reports.formatting import score, with_range, with_spread
 from lib.run import console
 
 
@@ -40,6 +47,8 @@ def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None
     _print_operating_point(evaluation)
     if evaluation.leave_source_out:
         _print_left_out(evaluation.leave_source_out)
+    if evaluation.repeats:
+        _print_repeats(evaluation.repeats)
     if evaluation.external:
         _print_external(evaluation, evaluation.external)
     if evaluation.comparison:
@@ -95,6 +104,13 @@ def _print_left_out(result: LeaveSourceOut) -> None:
                 for name, row in fold.baselines.items()
             )
             console.say(f"  mean {with_range(fold.mean_auroc)}; baselines: {beside}")
+
+
+def _print_repeats(repeats: Repeats) -> None:
+    spreads = {"accuracy": repeats.accuracy, "macro-F1": repeats.macro_f1}
+    spreads |= {f"AUROC of {name}": one for name, one in repeats.auroc.items()}
+    scores = " · ".join(f"{name} {with_spread(one)}" for name, one in spreads.items())
+    console.say(f"head alone, mean ± standard deviation of {len(repeats.seeds)} splits: {scores}")
 
 
 def _print_external(evaluation: Evaluation, external: External) -> None:
