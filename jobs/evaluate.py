@@ -205,7 +205,7 @@ def evaluate(
         options = options_of(request, scored.manifest)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
-        repeats = repeat_splits(request, to_score, scored.manifest)
+        spread = repeat_splits(request, to_score, scored.manifest)
         predictions = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
@@ -220,7 +220,7 @@ def evaluate(
             probe,
             left_out,
         )
-        evaluation = replace(evaluation, repeats=repeats)
+        evaluation = replace(evaluation, repeats=spread)
         if to_score.elsewhere:
             evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
         write_all(request, evaluation, predictions, to_score, scored)
