@@ -91,7 +91,7 @@ def lost_away(fold: LeftOutSource) -> str:
     """
     area = fold.mean_auroc
     if area.value is None or area.interval is None or area.interval[0] <= 0.5:
-        return "that is not clearly better than guessing (0.5)"
+        return "not clearly better than guessing (0.5)"
     unbeaten = [
         name
         for name, baseline in fold.baselines.items()
@@ -100,10 +100,10 @@ def lost_away(fold: LeftOutSource) -> str:
     if unbeaten:
         best = max(unbeaten, key=lambda name: fold.baselines[name].mean_auroc)
         row, reached = BASELINES[best], fold.baselines[best].mean_auroc
-        return f"{row.subject[0].lower()}{row.subject[1:]} reaches {reached:.3f} there"
+        return f"where {row.subject[0].lower()}{row.subject[1:]} reaches {reached:.3f}"
     home = [one.value for one in fold.home.values() if one.value is not None]
     if home and area.value - 0.5 < (sum(home) / len(home) - 0.5) / 2:
-        return "more than half of what it gains over guessing at home is lost"
+        return "which loses more than half of what it gains over guessing at home"
     return ""
 
 
@@ -114,14 +114,15 @@ def _away_words(left_out: Sequence[LeftOutSource]) -> str:
     fold = min(left_out, key=lambda one: (not lost_away(one), one.mean_auroc.value or 0.0))
     interval, home = fold.mean_auroc.interval, [one.value or 0.0 for one in fold.home.values()]
     span = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    reason = lost_away(fold)
     words = (
         f"Trained without {fold.source}, the model reaches a mean AUROC of "
         f"{fold.mean_auroc.value or 0.0:.3f}{span} on the films of {fold.source}"
+        f"{', ' if reason else ''}{reason}"
     )
     if home:
-        words += f", trained with it {sum(home) / len(home):.3f}"
-    reason = lost_away(fold)
-    return f"{words}: {reason}. " if reason else f"{words}. "
+        words += f"; trained with them {sum(home) / len(home):.3f}"
+    return f"{words}. "
 
 
 def _scores_words(model: float, best: str, baseline: float) -> str:

@@ -101,11 +101,15 @@ def _left_out(area: float, interval: Interval | None, baseline: float = 0.5) -> 
 @pytest.mark.parametrize(
     ("left_out", "level", "reason"),
     [
-        (_left_out(0.90, (0.85, 0.94)), "clear", "trained with it 0.950. The model clearly"),
+        (_left_out(0.90, (0.85, 0.94)), "clear", "trained with them 0.950. The model clearly"),
         (_left_out(0.55, (0.48, 0.62), 0.2), "confounded", "not clearly better than guessing"),
         (_left_out(0.60, None, 0.2), "confounded", "not clearly better than guessing"),
-        (_left_out(0.80, (0.75, 0.85), 0.75), "confounded", "32 x 32 thumbnail reaches 0.750"),
-        (_left_out(0.70, (0.65, 0.75)), "confounded", "more than half of what it gains"),
+        (
+            _left_out(0.80, (0.75, 0.85), 0.75),
+            "confounded",
+            "where a 32 x 32 thumbnail reaches 0.750",
+        ),
+        (_left_out(0.70, (0.65, 0.75)), "confounded", "loses more than half of what it gains"),
     ],
 )
 def test_a_clear_verdict_needs_sources_that_training_did_not_see(
