@@ -160,8 +160,10 @@ $(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
 	$(call JOB,evaluate) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/model' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
 
+# The job itself finds out whether a source can be left out; EVALUATE_ARGS=--noleave_source_out spares the time.
+LEAVE_SOURCE_OUT = $(if $(or $(findstring leave_source_out,$(EVALUATE_ARGS)),$(findstring --films,$(EVALUATE_ARGS))),,--leave_source_out)
 $(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
-	$(call JOB,evaluate) $(EVALUATE_ARGS) $(tolerant)
+	$(call JOB,evaluate) $(LEAVE_SOURCE_OUT) $(EVALUATE_ARGS) $(tolerant)
 
 $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 	$(call JOB,predict_batch) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/model' \
@@ -281,4 +283,4 @@ clean: ## delete results, splits and the demo; films, weights and caches in data
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again
-	rm -rf '$(DATA_DIR)/cache/features' data/demo/cache/features
+	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features

@@ -11,7 +11,7 @@ from lib.evaluation.reading import Reading
 from lib.evaluation.request import Request, read_prevalence
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
-from lib.run import console, execute
+from lib.run import console, execute, signals
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
 from lib.run.flags import Flag
 from lib.storage import atomic
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from lib.evaluation.elsewhere import FolderElsewhere
     from lib.evaluation.evaluation import Options
     from lib.evaluation.films import EvaluationSet
+    from lib.evaluation.leave_source_out import LeftOutTable
     from lib.evaluation.model import Scored
-    from lib.evaluation.results import Evaluation
+    from lib.evaluation.results import Evaluation, Repeats
     from lib.network.artifact import ModelManifest
     from lib.prediction.prediction import Prediction
 
@@ -132,6 +133,22 @@ def evaluate(
         bool,
         Flag("score baselines that see no lung beside the model, and probe its features"),
     ] = True,
+    leave_source_out: Annotated[
+        bool,
+        Flag(
+            "train again without each source that shares two classes with another one, and score "
+            "inside it"
+        ),
+    ] = False,
+    repeats: Annotated[
+        int,
+        Flag(
+            "also draw the split and train the head anew with this many seeds, and report the "
+            "spread of the scores",
+            at_least=0,
+        ),
+    ] = 0,
+    cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
     file_timeout: Annotated[float, settings.FILE_TIMEOUT] = settings.FILE_TIMEOUT.default,
@@ -156,6 +173,17 @@ def evaluate(
     and with --output). Every number comes from the three tables. A film that cannot be read is a
     row with its error, and the job ends with exit code 3.
 
+    With --leave_source_out the training is repeated without each source that shares two classes
+    with another one, with the recipe, the seed and the cached features of the model, and scored
+    inside that source: AUROC by class, the baselines of the same fold, and the difference to this
+    model on the source's test films (leave_source_out.csv). The last block is trained too if the
+    model is of Phase B and has 4,000 training films at most. No source that qualifies is no error.
+
+    With --repeats N the split is drawn anew N times from the same films, with the proportions of
+    the existing one, and a head is trained on each (repeats.csv): mean and spread of the scores
+    over the seeds SEED to SEED + N - 1. The films pass the frozen layers once for all seeds; their
+    features stay in the cache. A source that split held out is drawn like the others.
+
     With --films the films come from elsewhere, such as another hospital: class folders as ingest
     understands them, or any folder with --labels. Films that the model was trained, selected or
     tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
@@ -176,6 +204,7 @@ def evaluate(
         python -m jobs.evaluate
         python -m jobs.evaluate --model runs/phase_a/model --output runs/evaluation/phase_a
         python -m jobs.evaluate --compare runs/evaluation/phase_a
+        python -m jobs.evaluate --leave_source_out --repeats 5
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
@@ -200,6 +229,9 @@ def evaluate(
         recalibrate=recalibrate,
         prevalence=read_prevalence(prevalence),
         baselines=baselines,
+        leave_source_out=leave_source_out,
+        repeats=repeats,
+        cache_gb=cache_gb,
         precision=precision,
         data_dir=data_dir,
         runs_dir=runs_dir,
@@ -219,12 +251,22 @@ def evaluate(
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
         require_site(request, to_score, scored)
+        spread = repeat_splits(request, to_score, scored.manifest)
         answers, outputs = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
+        left_out = leave_sources_out(request, to_score, scored)
         evaluation = engine.evaluate(
-            answers, beside, scored.identity, scored.calibration, options, earlier, probe
+            answers,
+            beside,
+            scored.identity,
+            scored.calibration,
+            options,
+            earlier,
+            probe,
+            left_out,
         )
+        evaluation = replace(evaluation, repeats=spread)
         if to_score.elsewhere:
             evaluation = add_external(
                 evaluation, request, answers, to_score, scored, options, outputs
@@ -323,6 +365,28 @@ def require_site(request: Request, films: "EvaluationSet", scored: "Scored") -> 
         require_possible(films, scored, request.recalibrate, request.prevalence)
 
 
+def leave_sources_out(
+    request: Request, films: "EvaluationSet", scored: "Scored"
+) -> "LeftOutTable | None":
+    """Repeat the training without each source that can be left out, and write
+    leave_source_out.csv; None: not asked for.
+    """
+    from lib.evaluation.leave_source_out import NO_SOURCE, LeftOutTable, folds_of
+
+    path = request.folder / "leave_source_out.csv"
+    path.unlink(missing_ok=True)  # an earlier table may be of another model
+    if not request.leave_source_out:
+        return None
+    folds, found = folds_of(films), LeftOutTable(NO_SOURCE)
+    if folds:
+        signals.import_torch()
+        from lib.training.leave_source_out import table_of_folds
+
+        found = table_of_folds(folds, request, scored)
+    found.write(path)
+    return found
+
+
 def write_all(
     request: Request,
     evaluation: "Evaluation",
@@ -346,6 +410,30 @@ def write_all(
         seed=request.seed,
     )
     evaluation_files.write_all(study, request.folder, request.report, request.model_card)
+
+
+def repeat_splits(
+    request: Request, films: "EvaluationSet", manifest: "ModelManifest"
+) -> "Repeats | None":
+    """Train heads on other splits, and write repeats.csv; None: not asked for.
+
+    Raises:
+        JobError: the training of the model cannot be repeated.
+    """
+    (request.folder / "repeats.csv").unlink(missing_ok=True)  # of another model, perhaps
+    if not request.repeats:
+        return None
+    signals.import_torch()
+    from lib.training.recipe import NotRepeatableError
+    from lib.training.repeats import repeat
+
+    try:
+        return repeat(request, films, manifest.weights_sha256)
+    except NotRepeatableError as error:
+        raise JobError(
+            f"--repeats {request.repeats} repeats the training of the model, but {error}. Give the "
+            "RUNS_DIR that it was trained in."
+        ) from error
 
 
 def add_external(

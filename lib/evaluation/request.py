@@ -33,6 +33,9 @@ class Request:
     recalibrate: Path | None  # folder of the model that is set up for the site of films
     prevalence: Mapping[str, float]  # there, of some classes
     baselines: bool
+    leave_source_out: bool
+    repeats: int  # seeds of split and head; 0: none
+    cache_gb: float
     precision: PrecisionChoice
     data_dir: Path
     runs_dir: Path
@@ -104,6 +107,12 @@ class Request:
         if self.elsewhere:
             written = (self.folder, self.runs_dir, self.recalibrate)
             self.elsewhere.require_apart(*filter(None, written))
+        for flag, again in (("leave_source_out", self.leave_source_out), ("repeats", self.repeats)):
+            if again and self.films:
+                raise UsageError(
+                    f"--{flag} repeats the training on the films of the split; it does not go with "
+                    "--films."
+                )
         if self.model and self.checkpoint:
             raise UsageError("--model and --checkpoint_path name two models; give one of them.")
         if self.compare and self.compare.resolve() == self.folder.resolve():

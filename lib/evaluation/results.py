@@ -7,6 +7,8 @@ Adding a field with a default keeps `VERSION`; changing or removing one raises i
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+from lib.network.choices import Phase
+
 VERSION = 1
 
 Interval = tuple[float, float]
@@ -281,6 +283,65 @@ class LabelledBatch:
 
 
 @dataclass(frozen=True)
+class LeftOutBaseline:
+    """A baseline that learned from the same films as the fold."""
+
+    mean_auroc: Annotated[float, "mean over the classes"]
+    auroc: Annotated[dict[str, float], "by class"]
+    margin: Annotated[Estimate, "mean AUROC of the fold's model minus that of the baseline, paired"]
+
+
+@dataclass(frozen=True)
+class LeftOutSource:
+    """The training repeated without one source, scored inside that source."""
+
+    source: str
+    films: Annotated[dict[str, int], "films that are scored, by class: those other sources hold"]
+    training_films: Annotated[int, "of the other sources"]
+    phase: Annotated[Phase, "a: the head was trained; b: the last block as well"]
+    mean_auroc: Annotated[Estimate, "mean over the classes"]
+    auroc: Annotated[dict[str, Estimate], "by class, each against the others of the source"]
+    baselines: Annotated[dict[str, LeftOutBaseline], "empty: none was run"]
+    home_films: Annotated[int, "test films of the source that both models score"]
+    home: Annotated[
+        dict[str, Estimate], "AUROC of the scored model on these; empty: too few test films"
+    ]
+    change: Annotated[
+        dict[str, Estimate], "AUROC without the source minus with it on these, paired"
+    ]
+
+
+@dataclass(frozen=True)
+class LeaveSourceOut:
+    """What the training gives inside sources that it does not see."""
+
+    sources: tuple[LeftOutSource, ...]
+    none_because: Annotated[str, "why no source was left out; empty: some were"] = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over several seeds."""
+
+    mean: float
+    deviation: Annotated[float | None, "standard deviation; null: one seed"]
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Scores of heads that were trained on other splits of the same films, one per seed."""
+
+    seeds: tuple[int, ...]
+    training_films: Annotated[int, "mean over the seeds"]
+    test_films: Annotated[int, "mean over the seeds"]
+    accuracy: Spread
+    macro_f1: Spread
+    auroc: Annotated[dict[str, Spread], "by class"]
+
+
+@dataclass(frozen=True)
 class ScoredModel:
     """Which model was scored, and how it was computed."""
 
@@ -324,6 +385,8 @@ class Evaluation:
         tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
     ] = ()
     labelled: Annotated[LabelledBatch | None, "null: not a table with a reader's labels"] = None
+    leave_source_out: Annotated[LeaveSourceOut | None, "null: not asked for"] = None
+    repeats: Annotated[Repeats | None, "null: not asked for"] = None
 
     @property
     def classes_with_films(self) -> int:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from lib.evaluation import baselines, source_probe
 from lib.evaluation.films import EvaluationSet, LabelledFilm
-from lib.evaluation.hidden_lungs import LunglessFeatures
 from lib.evaluation.model import Scored
 from lib.evaluation.predictions import read_predictions
 from lib.evaluation.request import Request
@@ -51,8 +50,7 @@ def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) ->
     """Write baselines.csv; without rows where none is wanted or there is no training film."""
     table = baselines.no_baselines()
     if request.baselines and films.training:
-        lungless = LunglessFeatures(scored.predictor)
-        compute = baselines.Compute(request.seed, request.cores, request.readers, lungless)
+        compute = baselines.Compute(request.seed, request.cores, request.readers, scored.lungless)
         table = baselines.predict_baselines(films, compute)
     _write_table(table, request.folder / "baselines.csv")
     return table

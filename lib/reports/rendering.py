@@ -24,6 +24,7 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     "with_range": formatting.with_range,
+    "with_spread": formatting.with_spread,
     "score": formatting.score,
     "percent": formatting.percent,
 }

@@ -8,10 +8,12 @@ from lib.evaluation.results import (
     Evaluation,
     External,
     LabelledBatch,
+    LeaveSourceOut,
     Recalibration,
+    Repeats,
     SourceScores,
 )
-from lib.reports.formatting import score, with_range
+from lib.reports.formatting import score, with_range, with_spread
 from lib.run import console
 
 
@@ -44,6 +46,10 @@ def print_evaluation(evaluation: Evaluation, folder: Path, report: Path | None) 
             f"sources shuffled {probe.shuffled:.3f}"
         )
     _print_operating_point(evaluation)
+    if evaluation.leave_source_out:
+        _print_left_out(evaluation.leave_source_out)
+    if evaluation.repeats:
+        _print_repeats(evaluation.repeats)
     if evaluation.external:
         _print_external(evaluation, evaluation.external)
     if evaluation.comparison:
@@ -111,6 +117,32 @@ def _print_operating_point(evaluation: Evaluation) -> None:
             f"specificity {with_range(point.specificity)}, "
             f"{point.missed} of {point.cases} cases missed"
         )
+
+
+def _print_left_out(result: LeaveSourceOut) -> None:
+    if result.none_because:
+        console.say(f"no source was left out: {result.none_because}")
+    for fold in result.sources:
+        areas = " · ".join(f"{name} {with_range(area)}" for name, area in fold.auroc.items())
+        console.say(f"trained without {fold.source}, AUROC inside it: {areas}")
+        if fold.change:
+            changes = " · ".join(
+                f"{name} {with_range(one, '+.3f')}" for name, one in fold.change.items()
+            )
+            console.say(f"  minus that of this model, on {fold.home_films} test films: {changes}")
+        if fold.baselines:
+            beside = ", ".join(
+                f"{BASELINES[name].short} {row.mean_auroc:.3f}"
+                for name, row in fold.baselines.items()
+            )
+            console.say(f"  mean {with_range(fold.mean_auroc)}; baselines: {beside}")
+
+
+def _print_repeats(repeats: Repeats) -> None:
+    spreads = {"accuracy": repeats.accuracy, "macro-F1": repeats.macro_f1}
+    spreads |= {f"AUROC of {name}": one for name, one in repeats.auroc.items()}
+    scores = " · ".join(f"{name} {with_spread(one)}" for name, one in spreads.items())
+    console.say(f"head alone, mean ± standard deviation of {len(repeats.seeds)} splits: {scores}")
 
 
 def _print_external(evaluation: Evaluation, external: External) -> None:

@@ -84,10 +84,22 @@ def batches_of(
     Raises:
         JobError: a film cannot be read, or there is no room for `views`.
     """
-    reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
     if not plan.cached:
+        reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
         frozen = freeze(network, plan)[0]
         return LiveBatches(split.films, reader, backbone, frozen, plan, machines.readers)
+    features = features_of(plan, network, split, machines, split.cache_dir / "features")
+    return CachedBatches(features, plan.tap, fill_cache(features, plan, views, cache_gb))
+
+
+def features_of(
+    plan: Plan, network: nn.Sequential, split: SplitFilms, machines: Machines, cache: Path
+) -> FrozenFeatures:
+    """The frozen layers of a plan's network, applied to the films of `split`; nothing is computed.
+
+    `cache` is the parent of all keys' folders.
+    """
+    reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
 
     def write_graphs(folder: Path) -> None:
         films = export.sample(split.films["val"], export.CALIBRATION_FILMS)
@@ -104,10 +116,7 @@ def batches_of(
         precision=machines.precision(plan.precision),
         setup=f"{machines.runtime[0]} pillow {version('pillow')}",
     )
-    features = FrozenFeatures(
-        split.cache_dir / "features", key, split.films, write_graphs, machines
-    )
-    return CachedBatches(features, plan.tap, fill_cache(features, plan, views, cache_gb))
+    return FrozenFeatures(cache, key, split.films, write_graphs, machines)
 
 
 @dataclass(frozen=True)
