@@ -81,10 +81,25 @@ help: ## list the targets
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
 	@echo "runner: $(RUNNER), ready"
 
-demo: ## the whole chain on generated films, offline, about 3 minutes
-	@$(MAKE) --no-print-directory all DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
-		DATA_DIR=data/demo RUNS_DIR=runs/demo
+# Three sets of generated films (lib/dataset/synthetic.py): one fair, one whose classes come from one hospital each, and films of
+# another hospital, which both models are scored on.
+DEMO = $(MAKE) --no-print-directory BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
+DEMO_FAIR = DATA_DIR=data/demo RUNS_DIR=runs/demo
+DEMO_CONFOUNDED = DATA_DIR=data/demo/confounded RUNS_DIR=runs/demo/confounded
+DEMO_ELSEWHERE = DATA_DIR=data/demo/elsewhere RUNS_DIR=runs/demo/elsewhere
+DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-240-$(SEED)
 
+demo: ## the whole chain on generated films, offline, about 3 minutes
+	@echo "== 1 of 3: films of one hospital, the classes differ by what lies in the lungs"
+	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 600' $(DEMO_FAIR) \
+		PREDICT_ARGS='--report $(if $(filter docker,$(RUNNER)),runs,runs/demo)/predictions/test.html'
+	@echo "== 2 of 3: the same patients, but the films of each class come from a hospital of their own"
+	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 600' $(DEMO_CONFOUNDED)
+	@echo "== 3 of 3: both models on the films of another hospital"
+	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 240' $(DEMO_ELSEWHERE)
+	@$(DEMO) external $(DEMO_FILMS) $(DEMO_FAIR)
+	@$(DEMO) external $(DEMO_FILMS) $(DEMO_CONFOUNDED)
+	@deploy/demo.sh runs/demo $(notdir $(DEMO_FILMS))
 
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
 	@echo "results: $(RUNS_DIR)/report.html (read this first), $(RUNS_DIR)/evaluation/, $(ANSWERS)"
@@ -283,4 +298,4 @@ clean: ## delete results, splits and the demo; films, weights and caches in data
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again
-	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features
+	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features data/demo/confounded/cache/features

@@ -48,7 +48,7 @@ def ingest(
         ),
     ] = None,
     phantom_films: Annotated[
-        int, Flag("how many films to draw for --dataset phantom", at_least=30)
+        int, Flag("how many films to draw for --dataset phantom…", at_least=30)
     ] = 360,
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,

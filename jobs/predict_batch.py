@@ -9,7 +9,7 @@ from lib.images.inputs import Inputs, inputs_of
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
 from lib.network.versions import answering_model
-from lib.prediction.request import PredictOptions, Request
+from lib.prediction.request import OperatingRule, PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.run.flags import Flag
@@ -70,6 +70,14 @@ def predict_batch(
             "predict this class, or anything abnormal (1 - P(NORMAL)), from its stored threshold "
             "on, not only when it is the likeliest",
             placeholder="CLASS|abnormal",
+        ),
+    ] = "",
+    threshold: Annotated[
+        str,
+        Flag(
+            "predict this class, or anything abnormal, from this probability on, in place of the "
+            "stored threshold; report.html shows what each one does",
+            placeholder="CLASS=X",
         ),
     ] = "",
     review_below: Annotated[
@@ -146,6 +154,7 @@ def predict_batch(
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point TUBERCULOSIS
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point abnormal
+        python -m jobs.predict_batch --input inbox --output x.csv --threshold TUBERCULOSIS=0.31
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
         python -m jobs.predict_batch --input inbox --output x.csv --report x.html --sample 100
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
@@ -156,7 +165,7 @@ def predict_batch(
         model=model or answering_model(runs_dir),
         options=PredictOptions(
             precision=precision,
-            operating_point=operating_point,
+            rule=OperatingRule.of(operating_point, threshold),
             review_below=review_below,
             maps=bool(explain),
             tags=dicom_tags,

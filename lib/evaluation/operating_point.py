@@ -57,7 +57,7 @@ def operating_point(
         missed=int((is_case & ~is_called).sum()),
         false_alarms=int((~is_case & is_called).sum()),
         predictive_values=tuple(
-            _predictive_values(sensitivity, specificity, prevalence) for prevalence in prevalences
+            predictive_estimates(sensitivity, specificity, prevalence) for prevalence in prevalences
         ),
         target=check_target(target, sensitivity, specificity) if target else None,
     )
@@ -145,7 +145,7 @@ def _called(
     return cases, scores >= threshold
 
 
-def _predictive_values(
+def predictive_estimates(
     sensitivity: Estimate, specificity: Estimate, prevalence: float
 ) -> PredictiveValues:
     """With intervals from both rates at their lower, then at their upper ends.

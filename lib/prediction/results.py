@@ -89,7 +89,7 @@ class Results:
         return {
             "model": sha256_of(self._request.model / "model.json"),
             "precision": self._options.precision,
-            "operating_point": self._options.operating_point,
+            "operating_point": str(self._options.rule),
             "review_below": self._options.review_below,
             "trust_headers": self._options.trust_headers,
             "columns": [column.name for column in self._schema.columns],
