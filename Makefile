@@ -46,6 +46,8 @@ run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' doc
 INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(. deploy/portable.sh; absolute '$(FOLDER)')":/input:$(READ_ONLY)) \
 	$(if $(WEIGHTS),-v "$$(. deploy/portable.sh; absolute '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':$(READ_ONLY))) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
+SCORE  = $(call run,-v "$$table:/tables/$$(basename "$$table"):$(READ_ONLY)" -v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)") \
+	evaluate --predictions "/tables/$$(basename "$$table")" --labels "/labels/$$(basename "$$labels")"
 JOIN   = DATASET= WEIGHTS= $(call run,-v "$$films:/input:$(READ_ONLY)" -v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)") \
 	ingest --dataset folder:/input --labels "/labels/$$(basename "$$labels")"
 JOB    = $(call run) $(1)
@@ -59,6 +61,7 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 run    = $(PYTHON) -m jobs.$(1)
 INGEST = $(call run,ingest)
+SCORE  = $(call run,evaluate) --predictions "$$table" --labels "$$labels"
 JOIN   = $(call run,ingest) --dataset "folder:$$films" --labels "$$labels"
 JOB    = $(call run,$(1))
 EXTERNAL = $(call run,evaluate) --films "$$films" $(if $(LABELS),--labels "$$labels")
@@ -70,12 +73,12 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, SCORE_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
@@ -129,6 +132,15 @@ external: $(READY) mounts ## score a labelled folder from elsewhere: make extern
 	[ -d "$$films" ] || { echo "error: there is no folder FILMS=$$films" >&2; exit 2; }; \
 	[ -z "$$CXR_LABELS" ] || [ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
 	$(EXTERNAL) $(EXTERNAL_ARGS) $(tolerant)
+
+score: export CXR_TABLE = $(TABLE)
+score: export CXR_LABELS = $(LABELS)
+score: $(READY) mounts ## score a table of predictions on the films that a reader has labelled: make score TABLE=today.csv LABELS=labels.csv
+	@[ -n "$$CXR_TABLE" ] && [ -n "$$CXR_LABELS" ] || { echo "usage: make score TABLE=FILE.csv|FILE.parquet LABELS=FILE.csv|FILE.json"; exit 2; }
+	@. deploy/portable.sh; table=$$(absolute "$$CXR_TABLE") labels=$$(absolute "$$CXR_LABELS"); \
+	[ -e "$$table" ] || { echo "error: there is no table TABLE=$$table" >&2; exit 2; }; \
+	[ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
+	$(SCORE) $(SCORE_ARGS) $(strict)
 
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)

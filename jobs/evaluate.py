@@ -302,7 +302,9 @@ def score_table(request: Request, path: Path) -> int:
         evaluation = engine.evaluate(
             films, no_baselines(), model.identity, model.calibration, options, earlier
         )
-        evaluation = with_labelled_batch(evaluation, joined.batch)
+        evaluation = with_labelled_batch(
+            evaluation, joined.batch_beside(model.learnt(request.data_dir))
+        )
         evaluation_files.write_scores(evaluation, films, request.folder)
     print_evaluation(evaluation, request.folder, None)
     return DONE

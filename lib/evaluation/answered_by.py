@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.dataset.manifest import read_split, read_split_digest
 from lib.evaluation.results import ScoredModel
 from lib.network import versions
 from lib.network.artifact import ModelManifest
@@ -43,6 +44,14 @@ class AnsweringModel:
     def calibration(self) -> Calibration | None:
         """Its stored thresholds; None where they are not known."""
         return Calibration.read(self.manifest.calibration) if self.manifest else None
+
+    def learnt(self, data_dir: Path) -> frozenset[str]:
+        """SHA-256 of its training and validation films, where `data_dir` holds its split."""
+        with suppress(JobError):
+            if self.manifest and read_split_digest(data_dir) == self.manifest.split_sha256:
+                rows = read_split(data_dir)
+                return frozenset(row.sha256 for row in rows if row.split in ("train", "val"))
+        return frozenset()
 
     @property
     def identity(self) -> ScoredModel:

@@ -1,6 +1,6 @@
 """A table of predictions with a reader's labels: which films are scored, and what this is worth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -27,11 +27,27 @@ class LabelledPredictionTable:
     predictions: pd.DataFrame
     model: str  # as the table names it
     batch: LabelledBatch
+    digests: Sequence[str]  # SHA-256 of the films to score, where the labels have them
 
     @property
     def classes(self) -> list[str]:
         """Of the model."""
         return classes_of(self.predictions)
+
+    def batch_beside(self, learnt: Collection[str]) -> LabelledBatch:
+        """What is known about the films, for a model that was trained or selected on `learnt`.
+
+        These are digests. Scores of films that a model has learnt are no estimate of others.
+        """
+        number = sum(digest in learnt for digest in self.digests)
+        if not number:
+            return self.batch
+        words = (
+            f"{number} of the {len(self.predictions)} scored films are among the training or "
+            "validation films of this model, which flatters it: the scores say nothing about other "
+            "films."
+        )
+        return replace(self.batch, learnt=number, generalises=False, words=words)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -96,7 +112,9 @@ def join_labels(
         not_in_table=not_in_table,
     )
     predictions = _as_predictions(films, label_of, patient_of)
-    return LabelledPredictionTable(predictions, str(table["model"].iloc[0]), batch)
+    digest_of = {row.path: row.sha256 for row in labels.rows if row.sha256}
+    digests = [digest_of[path] for path in films["path"] if path in digest_of]
+    return LabelledPredictionTable(predictions, str(table["model"].iloc[0]), batch, digests)
 
 
 def with_labelled_batch(evaluation: Evaluation, batch: LabelledBatch) -> Evaluation:

@@ -280,6 +280,9 @@ class LabelledBatch:
     cannot_tell: Annotated[int, "answered films of which the reader cannot tell the class"]
     unknown_class: Annotated[int, "answered films of a class that the model does not know"]
     not_in_table: Annotated[int, "labels without a film in the table"]
+    learnt: Annotated[
+        int, "scored films that the model was trained or selected on, as far as digests tell"
+    ] = 0
 
 
 @dataclass(frozen=True)

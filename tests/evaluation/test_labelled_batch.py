@@ -92,6 +92,18 @@ def test_labels_of_films_that_ask_for_a_review_do_not_generalise(tmp_path: Path)
     assert found.operating_point is None
 
 
+def test_scores_of_films_that_the_model_has_learnt_do_not_generalise(tmp_path: Path) -> None:
+    joined = labelled(tmp_path, *range(40))
+    rows = [f"{n:02}.png,{CLASSES[n % 2]},{n:064x}" for n in range(40)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,sha256", *rows, ""]))
+    labels = LabelTable.read(tmp_path / "labels.csv")
+    joined = join_labels(read_table(tmp_path / "x.csv"), "x.csv", labels, None)
+    assert joined.batch_beside({"f" * 64}).generalises
+    batch = joined.batch_beside({f"{3:064x}", f"{5:064x}", f"{39:064x}"})
+    assert (batch.learnt, batch.generalises) == (2, False)  # the last film cannot be read
+    assert "which flatters it" in batch.words
+
+
 def test_answers_that_are_no_class_count_but_are_not_scored(tmp_path: Path) -> None:
     labelled(tmp_path, *range(40))
     text = (tmp_path / "labels.csv").read_text()

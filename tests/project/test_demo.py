@@ -19,7 +19,7 @@ def test_the_demo_ends_with_both_verdicts_and_the_pages_to_open(tmp_path: Path) 
         metrics = {"scores": scores, "verdict": {"level": level, "words": "macro-F1: 0.5"}}
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    command = [PROJECT / "deploy" / "demo.sh", tmp_path, "other"]
+    command = [str(PROJECT / "deploy" / "demo.sh"), str(tmp_path), "other"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split()[-3:] for line in said if line.startswith("  all films from one")] == [
         ["clear", "0.81", "0.70"]

@@ -8,7 +8,12 @@ const answers = [
   { label: "CANNOT_TELL", text: "cannot tell" },
 ];
 const textOf = Object.fromEntries(answers.map(answer => [answer.label, answer.text]));
-films.forEach((film, order) => { film.order = order; film.id = film.sha256 || film.path; });
+const copies = new Map(); // a label is of the content: files of the same bytes have it together
+films.forEach((film, order) => {
+  film.order = order;
+  film.id = film.sha256 || film.path;
+  copies.set(film.id, [...(copies.get(film.id) || []), film]);
+});
 
 // The work of a reader: every answer in the order in which it was given. The last one of a film counts.
 const KEY = "cxr-labels:" + data.batch, READER = "cxr-reader";
@@ -38,7 +43,7 @@ function undo() {
   const earlier = log.findLast(other => other.id === entry.id);
   earlier ? labels.set(entry.id, earlier) : labels.delete(entry.id);
   storeLog();
-  const film = films.find(other => other.id === entry.id);
+  const film = copies.get(entry.id)?.[0];
   if (film) refresh(film);
   return film;
 }
@@ -106,7 +111,7 @@ function markAnswer(film) {
   if (article) article.lastChild.textContent = entry ? "✓ " + (textOf[entry.label] || entry.label) : "";
 }
 function refresh(film) {
-  markAnswer(film);
+  copies.get(film.id).forEach(markAnswer);
   progress();
 }
 const marked = { "random sample": films.filter(film => film.sampled), "to look at": films.filter(film => film.review) };
@@ -143,7 +148,7 @@ function give(label) {
 function takeBack() {
   const film = undo();
   if (!film) return;
-  const index = list.indexOf(film);
+  const index = list.findIndex(other => other.id === film.id);
   index >= 0 ? select(index) : viewer.open && showFilm();
 }
 
