@@ -14,7 +14,7 @@ from lib.network.backbones import BACKBONES, Backbone, to_input
 from lib.network.checkpoints import digest_of_weights
 from lib.network.choices import Precision, Tap
 from lib.network.numerics import Grey
-from lib.training.augmentation import augment
+from lib.training.augmentation import VIEW_SEED, augment
 from lib.training.cache_room import fill_cache
 from lib.training.feature_cache import CacheKey, FrozenFeatures
 from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
@@ -110,7 +110,7 @@ def features_of(
         backbone=plan.backbone,
         reader=reader,
         augmentation=plan.augmentation,
-        seed=plan.seed,
+        seed=VIEW_SEED,
         split_sha256=split.digest,
         weights_sha256=digest_of_weights({k: v for k, v in state if not k.startswith("head.")}),
         precision=machines.precision(plan.precision),
@@ -164,7 +164,7 @@ class LiveBatches:
         def view(index: int) -> Grey:
             grey = self.reader.read(films[index])
             return (
-                grey if epoch is None else augment(grey, plan.augmentation, plan.seed, epoch, index)
+                grey if epoch is None else augment(grey, plan.augmentation, VIEW_SEED, epoch, index)
             )
 
         greys = map_ordered(view, order, self.readers, lookahead=2 * size)

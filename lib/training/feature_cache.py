@@ -45,7 +45,7 @@ class CacheKey:
     backbone: str
     reader: FilmReader
     augmentation: Augmentation
-    seed: int
+    seed: int  # of the views
     split_sha256: str
     weights_sha256: str  # of the backbone, last block included
     precision: Precision

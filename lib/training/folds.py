@@ -1,6 +1,5 @@
 """A recorded training repeated on a part of its films, from the cached outputs of frozen layers."""
 
-import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,7 +113,6 @@ class Folds:
         if start.digest != recipe.start_sha256:
             raise NotRepeatableError("the ImageNet weights are not those that the model began with")
         self._start = start
-        self._networks: dict[int, nn.Sequential] = {}
         self.features: FrozenFeatures  # set by `fill`
 
     def fill(
@@ -147,14 +145,14 @@ class Folds:
 
     def train(self, rows: Rows, recipe: Recipe) -> "Trained":
         """Train the head, and the last block if the recipe has one, on the films `rows`."""
-        network = copy.deepcopy(self._network(recipe.head.seed))
+        run = InMemory(self.split.classes)
         for plan in (recipe.head, recipe.last_block):
             if plan is None:
                 continue
+            network = self._network(plan.seed)
+            network.load_state_dict(run.best, strict=False)
             every = CachedBatches(self.features, plan.tap, views_of(plan))
-            batches = SelectedBatches(every, rows)
-            run = InMemory(self.split.classes)
-            Trainer(plan, network, batches, run).resume_or_start()
+            Trainer(plan, network, SelectedBatches(every, rows), run).resume_or_start()
             network.load_state_dict(run.best, strict=False)
             last = plan
         network.eval()
@@ -162,12 +160,8 @@ class Folds:
 
     def _network(self, seed: int) -> nn.Sequential:
         """The network before Phase A: the seed decides its head."""
-        if seed not in self._networks:
-            plan = replace(self.recipe.head, seed=seed)
-            self._networks = {
-                seed: self._start.build_network(plan, len(self.split.classes), self.machines.cores)
-            }
-        return self._networks[seed]
+        plan = replace(self.recipe.head, seed=seed)
+        return self._start.build_network(plan, len(self.split.classes), self.machines.cores)
 
     def _features(self, root: Path) -> FrozenFeatures:
         plan = self.recipe.head

@@ -1,5 +1,6 @@
 """A recorded training repeated on rows of the cache."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def test_a_fold_of_all_films_ends_with_the_weights_of_the_training(chain: Path, 
     checkpoint = _checkpoint(chain, phase)
     recipe = recipe_of(chain / "runs", checkpoint.digest)
     split = SplitFilms.read(chain / "data")
-    folds = Folds(recipe, split, Machines())
+    config = json.loads((chain / "runs" / f"phase_{phase}" / "config.json").read_text())
+    folds = Folds(recipe, split, Machines(cpus=config["cores"]))  # they decide the last bits
     folds.fill(wanted(recipe), chain / "runs", 0)
     every = {part: range(len(films)) for part, films in split.films.items()}
     trained = folds.train(every, recipe)
