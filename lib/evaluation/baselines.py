@@ -8,7 +8,7 @@ Intelligence 3 (2021).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,7 +21,7 @@ from lib.dataset.manifest import FilmRecord
 from lib.dataset.provenance import file_type
 from lib.evaluation import intervals, scoring
 from lib.evaluation.films import EvaluationSet, LabelledFilm
-from lib.evaluation.predictions import Floats, LabelledPredictions
+from lib.evaluation.predictions import ClassProbabilities, Floats, LabelledPredictions
 from lib.evaluation.regression import fit_predict_regression
 from lib.evaluation.results import BaselineScores, Estimate
 from lib.run.errors import UnreadableFilmError
@@ -55,10 +55,12 @@ class Compute:
     cores: int
     readers: int  # threads that decode
     lungless: Lungless
+    thumbnails: dict[Path, NDArray[np.uint8]] = field(default_factory=dict)  # known ones
 
 
 Films = Sequence[LabelledFilm]
-Predict = Callable[[Films, Films, Compute], list[str]]  # (training films, films) → class names
+# (training films, films to predict) → probabilities of the classes of the training films
+Predict = Callable[[Films, Films, Compute], ClassProbabilities]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Baseline:
 def predict_baselines(films: EvaluationSet, compute: Compute) -> pd.DataFrame:
     """Rows of baselines.csv: `path` and the class that each baseline predicts."""
     columns = {
-        name: baseline.predict(films.training, films.films, compute)
+        name: baseline.predict(films.training, films.films, compute).names
         for name, baseline in BASELINES.items()
     }
     without_lungs = compute.lungless.of([film.file for film in films.films])
@@ -134,8 +136,8 @@ def metadata_features(records: Sequence[FilmRecord]) -> Floats:
 
 def fit_predict_forest(
     train: NDArray[np.floating], labels: Sequence[str], test: NDArray[np.floating], compute: Compute
-) -> list[str]:
-    """Class names for `test` `(M, features)`, from a forest fitted on `train` `(N, features)`."""
+) -> ClassProbabilities:
+    """Probabilities for `test` `(M, features)`, from a forest fitted on `train` `(N, features)`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     forest = ExtraTreesClassifier(
@@ -148,18 +150,20 @@ def fit_predict_forest(
     # The forest learns numbers: class names that are digits would be taken for values.
     names, numbers = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     forest.fit(train, numbers)
-    return [str(names[best]) for best in forest.predict_proba(test).argmax(axis=1)]
+    return ClassProbabilities(tuple(map(str, names)), forest.predict_proba(test))
 
 
-def _predict_from_metadata(training: Films, films: Films, compute: Compute) -> list[str]:
+def _predict_from_metadata(training: Films, films: Films, compute: Compute) -> ClassProbabilities:
     features = metadata_features([film.record for film in (*training, *films)])
     labels = [film.label for film in training]
     return fit_predict_forest(features[: len(labels)], labels, features[len(labels) :], compute)
 
 
-def _predict_from_thumbnails(training: Films, films: Films, compute: Compute) -> list[str]:
-    files = [film.file for film in (*training, *films)]
-    pixels = np.stack(list(map_ordered(_thumbnail, files, compute.readers)))
+def _predict_from_thumbnails(training: Films, films: Films, compute: Compute) -> ClassProbabilities:
+    files, known = [film.file for film in (*training, *films)], compute.thumbnails
+    missing = [file for file in files if file not in known]
+    known.update(zip(missing, map_ordered(_thumbnail, missing, compute.readers), strict=True))
+    pixels = np.stack([known[file] for file in files])
     features = pixels.reshape(len(files), -1).astype(np.float32)
     labels = [film.label for film in training]
     return fit_predict_forest(features[: len(labels)], labels, features[len(labels) :], compute)
@@ -167,7 +171,7 @@ def _predict_from_thumbnails(training: Films, films: Films, compute: Compute) ->
 
 def _predict_without_lungs(
     hidden: Literal["box", "mask"], training: Films, films: Films, compute: Compute
-) -> list[str]:
+) -> ClassProbabilities:
     places = np.linspace(0, len(training) - 1, min(LARGEST, len(training))).round().astype(int)
     learned = [training[place] for place in places]  # sorted by class: evenly of all classes
     rows = compute.lungless.of([film.file for film in (*learned, *films)])
@@ -176,7 +180,7 @@ def _predict_without_lungs(
         (row, film.label) for row, film in zip(features, learned, strict=False) if row is not None
     ]
     if not readable:
-        return [training[0].label] * len(films)
+        return ClassProbabilities((training[0].label,), np.ones((len(films), 1)))
     train, labels = zip(*readable, strict=True)
     unreadable = np.zeros_like(train[0])
     test = [unreadable if row is None else row for row in features[len(learned) :]]

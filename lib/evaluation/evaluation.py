@@ -8,6 +8,7 @@ import pandas as pd
 from lib.dataset.provenance import UNKNOWN
 from lib.evaluation import intervals, metrics, scoring
 from lib.evaluation.baselines import BASELINES, LUNGS_FOUND, score_baselines
+from lib.evaluation.leave_source_out import LeftOutTable, score_folds
 from lib.evaluation.operating_point import cases_and_scores, has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import (
@@ -22,8 +23,9 @@ from lib.evaluation.results import (
 )
 from lib.evaluation.source_probe import score_probe
 from lib.evaluation.verdict import verdict
-from lib.prediction.calibration import Calibration, threshold_for
+from lib.prediction.calibration import Calibration
 from lib.prediction.classes import ABNORMAL
+from lib.prediction.fitting import threshold_for
 
 FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 
@@ -45,11 +47,13 @@ def evaluate(
     options: Options,
     earlier: pd.DataFrame | None = None,
     probe: pd.DataFrame | None = None,
+    left_out: LeftOutTable | None = None,
 ) -> Evaluation:
     """Compute every score from the tables alone.
 
     `predictions` is predictions.csv, `baselines` baselines.csv (without rows: none was run),
-    `earlier` the predictions of another evaluation of the same films, `probe` source_probe.csv.
+    `earlier` the predictions of another evaluation of the same films, `probe` source_probe.csv,
+    `left_out` leave_source_out.csv.
 
     Raises:
         JobError: no film has a prediction.
@@ -60,6 +64,8 @@ def evaluate(
     no_lungs_found = _count_without_lungs(predictions, baselines)
     rivals = score_baselines(labelled, by_baseline, no_lungs_found, options.seed)
     chance = 1 / labelled.count_classes()  # of guessing among the classes that have films
+    without_source = score_folds(left_out, predictions, options.seed) if left_out else None
+    sources_left_out = without_source.sources if without_source else ()
     confusion = scoring.weighted_confusion(labelled, scoring.once(len(labelled)))[0]
     return Evaluation(
         version=VERSION,
@@ -77,9 +83,12 @@ def evaluate(
         operating_point=stored_operating_point(labelled, calibration, options.positive, options),
         screening=stored_operating_point(labelled, calibration, ABNORMAL, options),
         baselines=rivals,
-        verdict=verdict(scores.macro_f1, rivals, chance) if rivals and chance < 1 else None,
+        verdict=verdict(scores.macro_f1, rivals, chance, sources_left_out)
+        if rivals and chance < 1
+        else None,
         comparison=None if earlier is None else compare(predictions, earlier, options.seed),
         source_probes=() if probe is None else score_probe(probe, options.seed),
+        leave_source_out=without_source,
     )
 
 

@@ -52,6 +52,7 @@ class EvaluationSet:
     manifest: Sequence[FilmRecord]  # every file of the collection, unreadable ones too
     raw: Path  # folder that the manifest's paths start from
     elsewhere: Elsewhere | None = None  # None: the test films of the model's own split
+    validation: Sequence[LabelledFilm] = ()  # of the model's own split
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +86,9 @@ class EvaluationSet:
         if not films["test"]:
             raise JobError(f"{data_dir / 'split.csv'} has no test film. Run the split job again.")
         raw, folder = data_dir / "raw", data_dir / "test"
-        return EvaluationSet(films["test"], folder, films["train"], records, raw)
+        return EvaluationSet(
+            films["test"], folder, films["train"], records, raw, validation=films["val"]
+        )
 
 
 def films_of_split(data_dir: Path, records: Sequence[FilmRecord]) -> dict[str, list[LabelledFilm]]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lib.evaluation.hidden_lungs import LunglessFeatures
 from lib.evaluation.request import Request
 from lib.evaluation.results import ScoredModel
 from lib.network.artifact import ModelManifest
@@ -32,6 +34,11 @@ class Scored:
     def calibration(self) -> Calibration | None:
         """What validation films taught; None: the model was made without them."""
         return self.triage.calibration
+
+    @cached_property
+    def lungless(self) -> LunglessFeatures:
+        """The network's features of films whose lungs are hidden; each film is computed once."""
+        return LunglessFeatures(self.predictor)
 
     @property
     def identity(self) -> ScoredModel:

@@ -46,16 +46,7 @@ def operating_point(
     in the test films. Needs `has_both_sides`.
     """
     is_case, is_called = _called(predictions, positive, threshold)
-    rates = partial(scoring.rates_at, is_case, is_called)
-    point = rates(scoring.once(len(predictions)))
-    resampled = intervals.bootstrap(predictions.groups, rates, seed)
-
-    def estimate(name: str, cases: Bools) -> Estimate:
-        rate, patients = float(point[name][0]), predictions.count_groups(cases)
-        return Estimate(rate, intervals.share_interval(rate, resampled[name], patients))
-
-    sensitivity = estimate("sensitivity", is_case)
-    specificity = estimate("specificity", ~is_case)
+    sensitivity, specificity = rates_of(predictions, is_case, is_called, seed)
     target = target_of(positive)
     return OperatingPoint(
         positive=positive,
@@ -70,6 +61,21 @@ def operating_point(
         ),
         target=check_target(target, sensitivity, specificity) if target else None,
     )
+
+
+def rates_of(
+    predictions: LabelledPredictions, is_case: Bools, is_called: Bools, seed: int
+) -> tuple[Estimate, Estimate]:
+    """Sensitivity and specificity of calling the films `is_called` `(N,)` positive."""
+    rates = partial(scoring.rates_at, is_case, is_called)
+    point = rates(scoring.once(len(predictions)))
+    resampled = intervals.bootstrap(predictions.groups, rates, seed)
+
+    def estimate(name: str, cases: Bools) -> Estimate:
+        rate, patients = float(point[name][0]), predictions.count_groups(cases)
+        return Estimate(rate, intervals.share_interval(rate, resampled[name], patients))
+
+    return estimate("sensitivity", is_case), estimate("specificity", ~is_case)
 
 
 def check_target(

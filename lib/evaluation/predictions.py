@@ -71,6 +71,29 @@ class LabelledPredictions:
         return list(self.classes).index(name)
 
 
+@dataclass(frozen=True)
+class ClassProbabilities:
+    """What a baseline answers: a probability of each class that it has learned, per film."""
+
+    classes: tuple[str, ...]
+    rows: Floats  # (N, classes)
+
+    @property
+    def names(self) -> list[str]:
+        """The most probable class of each film."""
+        return [self.classes[best] for best in self.rows.argmax(axis=1)]
+
+    def of(self, classes: Sequence[str]) -> Floats:
+        """`(N, len(classes))`: 0 for a class that was not learned."""
+        columns = [
+            self.rows[:, self.classes.index(name)]
+            if name in self.classes
+            else np.zeros(len(self.rows))
+            for name in classes
+        ]
+        return np.stack(columns, axis=1)
+
+
 def classes_of(table: pd.DataFrame) -> list[str]:
     """Class names in the order of the probability columns."""
     names = [str(column) for column in table.columns]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.evaluation.predictions import ClassProbabilities
+
 STEPS = 1000  # of the optimiser, at most
 # Inverse strength of the penalty: the best of 0.003 to 3 in a cross-validation of training films
 # without lungs. A weaker penalty would flatter the model that the control stands beside.
@@ -17,8 +19,8 @@ def fit_predict_regression(
     test: NDArray[np.floating],
     seed: int,
     balanced: bool = True,
-) -> list[str]:
-    """Class names for `test` `(M, F)`, from a regression fitted on `train` `(N, F)`.
+) -> ClassProbabilities:
+    """Probabilities for `test` `(M, F)`, from a regression fitted on `train` `(N, F)`.
 
     Features are standardised; `balanced` gives every class the same weight. Where all films of
     `train` have one name, every film of `test` gets it.
@@ -30,11 +32,11 @@ def fit_predict_regression(
     # Numbers: class names that are digits would be taken for values.
     classes, numbers = np.unique(np.asarray(names, dtype=str), return_inverse=True)
     if len(classes) == 1:
-        return [str(classes[0])] * len(test)
+        return ClassProbabilities((str(classes[0]),), np.ones((len(test), 1)))
     weight = "balanced" if balanced else None
     regression = LogisticRegression(
         C=INVERSE_PENALTY, max_iter=STEPS, class_weight=weight, random_state=seed
     )
     model = make_pipeline(StandardScaler(), regression)
     model.fit(train, numbers)
-    return [str(classes[best]) for best in model.predict(test)]
+    return ClassProbabilities(tuple(map(str, classes)), model.predict_proba(test))

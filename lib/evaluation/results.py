@@ -7,6 +7,8 @@ Adding a field with a default keeps `VERSION`; changing or removing one raises i
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+from lib.network.choices import Phase
+
 VERSION = 1
 
 Interval = tuple[float, float]
@@ -197,6 +199,45 @@ class HomeScores:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Sensitivity and specificity at a stored threshold."""
+
+    positive: Annotated[str, "class, or abnormal: every class but NORMAL"]
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True)
+class SiteScores:
+    """What a calibration is worth at a site."""
+
+    ece: Annotated[float, "expected calibration error"]
+    brier: float
+    coverage: Annotated[float, "share of films whose conformal set holds the true class"]
+    rates: Annotated[tuple[Rates, ...], "of the class of interest and of 1 - P(NORMAL)"]
+    needs_review: Annotated[float, "share of the films"]
+    out_of_distribution: Annotated[float, "share of the films"]
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The model set up for a site: calibrated on half of its films, scored on the other half, and
+    the other way round, so that every film is scored once.
+    """
+
+    model: Annotated[str, "name of the new model in every table"]
+    films: Annotated[dict[str, int], "by class; all of them fitted the new model"]
+    temperature: float
+    offsets: Annotated[dict[str, float], "of each class, added to its scaled logit"]
+    thresholds: Annotated[dict[str, float], "stored in the new model, by class or abnormal"]
+    prevalences: Annotated[
+        dict[str, float], "stated; scores are of films weighted to them; empty: as in the films"
+    ]
+    before: Annotated[SiteScores, "with the calibration of home"]
+    after: Annotated[SiteScores, "with the calibration of the other half"]
+
+
+@dataclass(frozen=True)
 class External:
     """What only an evaluation of films from elsewhere has."""
 
@@ -216,6 +257,91 @@ class External:
     ]
     fitted_screening: Annotated[OperatingPoint | None, "the same for 1 - P(NORMAL)"]
     home: Annotated[HomeScores | None, "null: no evaluation of this model at home was found"]
+    recalibration: Annotated[
+        Recalibration | None, "null: the model was not set up for this place"
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """What only an evaluation of a table of predictions with a reader's labels has."""
+
+    table: Annotated[str, "name of the file"]
+    chosen: Annotated[
+        Literal["all", "random sample", "review only", "some"],
+        "which films of the table have a label; the scores are of the random sample alone, if all "
+        "of it has one",
+    ]
+    generalises: Annotated[bool, "whether the scores are an estimate of the whole table"]
+    words: str
+    readable: Annotated[int, "films of the table with a prediction"]
+    answered: Annotated[int, "films of the table that the reader has answered, in any way"]
+    not_a_chest_film: Annotated[int, "answered films that are none"]
+    cannot_tell: Annotated[int, "answered films of which the reader cannot tell the class"]
+    unknown_class: Annotated[int, "answered films of a class that the model does not know"]
+    not_in_table: Annotated[int, "labels without a film in the table"]
+    learnt: Annotated[
+        int, "scored films that the model was trained or selected on, as far as digests tell"
+    ] = 0
+
+
+@dataclass(frozen=True)
+class LeftOutBaseline:
+    """A baseline that learned from the same films as the fold."""
+
+    mean_auroc: Annotated[float, "mean over the classes"]
+    auroc: Annotated[dict[str, float], "by class"]
+    margin: Annotated[Estimate, "mean AUROC of the fold's model minus that of the baseline, paired"]
+
+
+@dataclass(frozen=True)
+class LeftOutSource:
+    """The training repeated without one source, scored inside that source."""
+
+    source: str
+    films: Annotated[dict[str, int], "films that are scored, by class: those other sources hold"]
+    training_films: Annotated[int, "of the other sources"]
+    phase: Annotated[Phase, "a: the head was trained; b: the last block as well"]
+    mean_auroc: Annotated[Estimate, "mean over the classes"]
+    auroc: Annotated[dict[str, Estimate], "by class, each against the others of the source"]
+    baselines: Annotated[dict[str, LeftOutBaseline], "empty: none was run"]
+    home_films: Annotated[int, "test films of the source that both models score"]
+    home: Annotated[
+        dict[str, Estimate], "AUROC of the scored model on these; empty: too few test films"
+    ]
+    change: Annotated[
+        dict[str, Estimate], "AUROC without the source minus with it on these, paired"
+    ]
+
+
+@dataclass(frozen=True)
+class LeaveSourceOut:
+    """What the training gives inside sources that it does not see."""
+
+    sources: tuple[LeftOutSource, ...]
+    none_because: Annotated[str, "why no source was left out; empty: some were"] = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over several seeds."""
+
+    mean: float
+    deviation: Annotated[float | None, "standard deviation; null: one seed"]
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Scores of heads that were trained on other splits of the same films, one per seed."""
+
+    seeds: tuple[int, ...]
+    training_films: Annotated[int, "mean over the seeds"]
+    test_films: Annotated[int, "mean over the seeds"]
+    accuracy: Spread
+    macro_f1: Spread
+    auroc: Annotated[dict[str, Spread], "by class"]
 
 
 @dataclass(frozen=True)
@@ -261,6 +387,9 @@ class Evaluation:
     source_probes: Annotated[
         tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
     ] = ()
+    labelled: Annotated[LabelledBatch | None, "null: not a table with a reader's labels"] = None
+    leave_source_out: Annotated[LeaveSourceOut | None, "null: not asked for"] = None
+    repeats: Annotated[Repeats | None, "null: not asked for"] = None
 
     @property
     def classes_with_films(self) -> int:

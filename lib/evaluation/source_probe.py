@@ -106,7 +106,7 @@ def _cross_predict(
     for learned, asked in folds.split(features, sources, groups):
         predicted[asked] = fit_predict_regression(
             features[learned], sources[learned], features[asked], seed, balanced=False
-        )
+        ).names
     return [str(source) for source in predicted]
 
 

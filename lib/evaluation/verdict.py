@@ -1,27 +1,42 @@
 """The verdict: what a model's macro-F1 is worth beside baselines that see no lung."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lib.evaluation.baselines import BASELINES, CONTROLS
-from lib.evaluation.results import BaselineScores, Estimate, Level, Verdict
+from lib.evaluation.results import BaselineScores, Estimate, LeftOutSource, Level, Verdict
 
 # Macro-F1 by which the model may still be better where the margin's interval reaches 0: beyond it
 # the films are too few to call the model a shortcut.
 UNDECIDED = 0.1
 
 
-def verdict(model: Estimate, baselines: Mapping[str, BaselineScores], chance: float) -> Verdict:
-    """Judge the model's macro-F1. `chance` is the macro-F1 of guessing."""
+def verdict(
+    model: Estimate,
+    baselines: Mapping[str, BaselineScores],
+    chance: float,
+    left_out: Sequence[LeftOutSource] = (),
+) -> Verdict:
+    """Judge the model's macro-F1. `chance` is the macro-F1 of guessing.
+
+    A model that is "clear" at home is "confounded" if its training does not hold in a source of
+    `left_out`: see `lost_away`.
+    """
     best = max(baselines, key=lambda name: baselines[name].macro_f1)
     score = model.value or 0.0
     share = 1.0
     if score > chance:
         share = min((baselines[best].macro_f1 - chance) / (score - chance), 1.0)
     found = level(model, baselines, chance, share)
+    away = _away_words(left_out)
+    if found == "clear" and any(map(lost_away, left_out)):
+        found = "confounded"
+        away += "At home the model beats its baselines. "
+        judged = _scores_words(score, best, baselines[best].macro_f1) + "."
+    else:
+        judged = words(found, score, best, baselines[best].macro_f1, chance)
     return Verdict(
         level=found,
-        words=words(found, score, best, baselines[best].macro_f1, chance)
-        + _control_words(best, baselines),
+        words=away + judged + _control_words(best, baselines),
         best_baseline=best,
         share_without_lungs=share,
     )
@@ -50,11 +65,7 @@ def level(
 
 def words(level: Level, model: float, best: str, baseline: float, chance: float) -> str:
     """The verdict as sentences; `model` and `baseline`, the `best` one, are macro-F1."""
-    row = BASELINES[best]
-    scores = (
-        f"{row.subject} reaches a macro-F1 of {baseline:.3f} on the same films, "
-        f"the model {model:.3f}"
-    )
+    row, scores = BASELINES[best], _scores_words(model, best, baseline)
     return {
         "chance": "Nothing here shows that the model does better than guessing: its macro-F1 of "
         f"{model:.3f} cannot be told from chance ({chance:.3f}). Check the labels and the number "
@@ -70,6 +81,55 @@ def words(level: Level, model: float, best: str, baseline: float, chance: float)
         "clear": "The model clearly beats what can be reached without looking at a lung. "
         f"{scores}.",
     }[level]
+
+
+def lost_away(fold: LeftOutSource) -> str:
+    """Why the training does not hold in a source that it does not see; empty: it holds there.
+
+    It does not where the mean AUROC cannot be told from guessing, where a baseline is not clearly
+    beaten, or where more than half of what the model gains over guessing at home is lost.
+    """
+    area = fold.mean_auroc
+    if area.value is None or area.interval is None or area.interval[0] <= 0.5:
+        return "not clearly better than guessing (0.5)"
+    unbeaten = [
+        name
+        for name, baseline in fold.baselines.items()
+        if baseline.margin.interval is None or baseline.margin.interval[0] <= 0
+    ]
+    if unbeaten:
+        best = max(unbeaten, key=lambda name: fold.baselines[name].mean_auroc)
+        row, reached = BASELINES[best], fold.baselines[best].mean_auroc
+        return f"where {row.subject[0].lower()}{row.subject[1:]} reaches {reached:.3f}"
+    home = [one.value for one in fold.home.values() if one.value is not None]
+    if home and area.value - 0.5 < (sum(home) / len(home) - 0.5) / 2:
+        return "which loses more than half of what it gains over guessing at home"
+    return ""
+
+
+def _away_words(left_out: Sequence[LeftOutSource]) -> str:
+    """What the training gives in the source where it gives least."""
+    if not left_out:
+        return ""
+    fold = min(left_out, key=lambda one: (not lost_away(one), one.mean_auroc.value or 0.0))
+    interval, home = fold.mean_auroc.interval, [one.value or 0.0 for one in fold.home.values()]
+    span = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    reason = lost_away(fold)
+    words = (
+        f"Trained without {fold.source}, the model reaches a mean AUROC of "
+        f"{fold.mean_auroc.value or 0.0:.3f}{span} on the films of {fold.source}"
+        f"{', ' if reason else ''}{reason}"
+    )
+    if home:
+        words += f"; trained with them {sum(home) / len(home):.3f}"
+    return f"{words}. "
+
+
+def _scores_words(model: float, best: str, baseline: float) -> str:
+    return (
+        f"{BASELINES[best].subject} reaches a macro-F1 of {baseline:.3f} on the same films, "
+        f"the model {model:.3f}"
+    )
 
 
 def _control_words(best: str, baselines: Mapping[str, BaselineScores]) -> str:

@@ -94,7 +94,7 @@ class Classifier:
         self._predictor = Predictor(model, options.precision, cores, readers, options.seconds)
         self.manifest = self._predictor.manifest
         self.options = replace(options, precision=self._predictor.precision)
-        self.schema = RowSchema(self.manifest.classes, options.tags)
+        self.schema = RowSchema(self.manifest.classes, options.tags, has_sample=options.sample > 0)
         self._films = films
         self._triage = Triage.of(
             model,
@@ -165,7 +165,7 @@ class ClusterClassifier:
         Triage.of(  # refuses an unknown operating point
             model, self.manifest, options.rule.positive, threshold=options.rule.threshold
         )
-        self.schema = RowSchema(self.manifest.classes, options.tags)
+        self.schema = RowSchema(self.manifest.classes, options.tags, has_sample=options.sample > 0)
         self.options = options
         self._address, self._model, self._films = address, model, films
         self._cores = cores or 1

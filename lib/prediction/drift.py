@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from lib.prediction.calibration import OUTLIERS
+from lib.prediction.fitting import OUTLIERS
 from lib.prediction.nights import Night
 
 FALSE_ALARMS = 1.0  # a year

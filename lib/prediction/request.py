@@ -62,6 +62,8 @@ class PredictOptions:
     max_pixels: int = 2**40
     seconds: float = 20.0  # to read one film
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
+    sample: int = 0  # films that are drawn for labelling; above 0 they are marked in a column
+    seed: int = 0  # of the draw
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Numbers as text, for the pages and the console."""
 
-from lib.evaluation.results import Estimate
+from lib.evaluation.results import Estimate, Spread
 
 UNKNOWN = "–"
 
@@ -14,6 +14,12 @@ def with_range(estimate: Estimate, form: str = ".3f") -> str:
         low, high = estimate.interval
         text += f" ({low:{form}} to {high:{form}})"
     return text
+
+
+def with_spread(spread: Spread) -> str:
+    """0.913 ± 0.012, mean and standard deviation; the mean alone for one value."""
+    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.3f}"
+    return f"{spread.mean:.3f}{deviation}"
 
 
 def score(value: float | None) -> str:

@@ -29,6 +29,7 @@ PAIRS_SHOWN = 4
 # The sections in order: templates/report/<name>.html, and their titles in the navigation.
 SECTIONS = {
     "verdict": "Verdict",
+    "left_out": "Sources left out",
     "external": "Elsewhere",
     "audit": "Data",
     "scores": "Scores",
@@ -77,11 +78,15 @@ def write_report(path: Path, study: Study) -> None:
     wrong = errors_of(predictions)
     sample = right.sample(min(FILMS_SHOWN, len(right)), random_state=study.seed)
     contradictions = [found.films[:2] for found in audit.contradictions[:PAIRS_SHOWN]]
+    optional = {
+        "left_out": study.evaluation.leave_source_out,
+        "external": study.evaluation.external,
+    }
     content = _words_of(study) | {
         "sections": {
             name: title
             for name, title in SECTIONS.items()
-            if name != "external" or study.evaluation.external
+            if name not in optional or optional[name]
         },
         "contradictory_films": [films.pair(a, b, study.films.raw) for a, b in contradictions],
         "near_films": [

@@ -11,6 +11,7 @@ from lib.training.plan import Acquisition, Augmentation
 
 functional = torchvision.transforms.v2.functional
 
+VIEW_SEED = 0  # of every training: heads of several seeds learn from the same cached views
 SHARE = 0.4  # of the views, for each change of the acquisition
 
 

@@ -14,7 +14,7 @@ from lib.network.backbones import BACKBONES, Backbone, to_input
 from lib.network.checkpoints import digest_of_weights
 from lib.network.choices import Precision, Tap
 from lib.network.numerics import Grey
-from lib.training.augmentation import augment
+from lib.training.augmentation import VIEW_SEED, augment
 from lib.training.cache_room import fill_cache
 from lib.training.feature_cache import CacheKey, FrozenFeatures
 from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
@@ -84,10 +84,22 @@ def batches_of(
     Raises:
         JobError: a film cannot be read, or there is no room for `views`.
     """
-    reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
     if not plan.cached:
+        reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
         frozen = freeze(network, plan)[0]
         return LiveBatches(split.films, reader, backbone, frozen, plan, machines.readers)
+    features = features_of(plan, network, split, machines, split.cache_dir / "features")
+    return CachedBatches(features, plan.tap, fill_cache(features, plan, views, cache_gb))
+
+
+def features_of(
+    plan: Plan, network: nn.Sequential, split: SplitFilms, machines: Machines, cache: Path
+) -> FrozenFeatures:
+    """The frozen layers of a plan's network, applied to the films of `split`; nothing is computed.
+
+    `cache` is the parent of all keys' folders.
+    """
+    reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
 
     def write_graphs(folder: Path) -> None:
         films = export.sample(split.films["val"], export.CALIBRATION_FILMS)
@@ -98,16 +110,13 @@ def batches_of(
         backbone=plan.backbone,
         reader=reader,
         augmentation=plan.augmentation,
-        seed=plan.seed,
+        seed=VIEW_SEED,
         split_sha256=split.digest,
         weights_sha256=digest_of_weights({k: v for k, v in state if not k.startswith("head.")}),
         precision=machines.precision(plan.precision),
         setup=f"{machines.runtime[0]} pillow {version('pillow')}",
     )
-    features = FrozenFeatures(
-        split.cache_dir / "features", key, split.films, write_graphs, machines
-    )
-    return CachedBatches(features, plan.tap, fill_cache(features, plan, views, cache_gb))
+    return FrozenFeatures(cache, key, split.films, write_graphs, machines)
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class LiveBatches:
         def view(index: int) -> Grey:
             grey = self.reader.read(films[index])
             return (
-                grey if epoch is None else augment(grey, plan.augmentation, plan.seed, epoch, index)
+                grey if epoch is None else augment(grey, plan.augmentation, VIEW_SEED, epoch, index)
             )
 
         greys = map_ordered(view, order, self.readers, lookahead=2 * size)

@@ -45,7 +45,7 @@ class CacheKey:
     backbone: str
     reader: FilmReader
     augmentation: Augmentation
-    seed: int
+    seed: int  # of the views
     split_sha256: str
     weights_sha256: str  # of the backbone, last block included
     precision: Precision
@@ -202,7 +202,7 @@ class FrozenFeatures:
 
     def _stream(self, part: Part, order: Iterable[int], views: Sequence[int]) -> Iterator[Outputs]:
         films = ((index, self.films[part][index]) for index in order)
-        return _compute_views(self.graph, self.key, films, views, self.machines.readers)
+        return compute_views(self.graph, self.key, films, views, self.machines.readers)
 
 
 @dataclass(frozen=True)
@@ -221,13 +221,13 @@ class WorkerFactory:
         def compute(work: tuple[Chunk, Sequence[LabelledFilm]]) -> tuple[Chunk, ByTap]:
             chunk, films = work
             numbered = zip(chunk.members, films, strict=True)
-            rows = _compute_views(graph, self.key, numbered, chunk.views, self.cores)
+            rows = compute_views(graph, self.key, numbered, chunk.views, self.cores)
             return chunk, _stacked(rows)
 
         return compute
 
 
-def _compute_views(
+def compute_views(
     graph: Graph,
     key: CacheKey,
     films: Iterable[tuple[int, LabelledFilm]],

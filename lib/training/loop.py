@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lib.run import console, signals
 from lib.run.errors import JobError, StoppedBySignal
 from lib.training.batches import BatchSource, freeze
 from lib.training.plan import Plan
-from lib.training.run_folder import EpochScores, RunFolder
+from lib.training.run_folder import EpochScores
 
 SECONDS_BETWEEN_SAVES = 60.0  # work that a kill costs at most, besides the current batch
 
@@ -45,11 +46,39 @@ class Progress:
         self.epoch, self.step, self.loss_sum, self.correct, self.seconds = epoch, 0, 0.0, 0, 0.0
 
 
+class Run(Protocol):
+    """Where a training keeps its state and its best epoch: a folder, or memory."""
+
+    @property
+    def title(self) -> str | None:
+        """Begins the messages about epochs; None: there are none."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+
+    @property
+    def best_path(self) -> Path | None:
+        """File of the best epoch; None: it is kept in memory."""
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The saved state; None where the run has not begun."""
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the saved state."""
+
+    def write_history(self, history: Sequence[EpochScores]) -> None:
+        """Keep one row per epoch."""
+
+    def save_best(self, scores: EpochScores, state: Mapping[str, Tensor]) -> None:
+        """Keep the weights of the best epoch so far."""
+
+
 def class_weights(targets: Sequence[int], classes: int, power: float) -> Tensor:
     """Loss weight per class, `(films / (classes * films of the class)) ** power`: 0 ignores
-    imbalance, 1 compensates it.
+    imbalance, 1 compensates it. A class without films does not count.
     """
-    counts = np.bincount(targets, minlength=classes)
+    counts = np.maximum(np.bincount(targets, minlength=classes), 1)
     return torch.tensor((len(targets) / (classes * counts)) ** power, dtype=torch.float32)
 
 
@@ -58,14 +87,12 @@ def _seed_of(*numbers: int) -> int:
 
 
 class Trainer:
-    """Runs the epochs of one plan and keeps the best one in the run's folder."""
+    """Runs the epochs of one plan and keeps the best one."""
 
-    def __init__(
-        self, plan: Plan, network: nn.Sequential, batches: BatchSource, run: RunFolder
-    ) -> None:
+    def __init__(self, plan: Plan, network: nn.Sequential, batches: BatchSource, run: Run) -> None:
         self.plan, self.network, self.batches, self.run = plan, network, batches, run
         self.trained = freeze(network, plan)[1]
-        targets, classes = batches.targets, len(run.identity.classes)
+        targets, classes = batches.targets, len(run.classes)
         self.train_films = len(targets)
         self.loss = nn.CrossEntropyLoss(class_weights(targets, classes, plan.class_weight_power))
         self.optimizer = torch.optim.AdamW(
@@ -136,8 +163,10 @@ class Trainer:
         self.trained.train()
         saved = time.monotonic()
         began = saved - progress.seconds
-        title = f"phase {plan.phase}, epoch {progress.epoch} of {plan.epochs}"
-        for features, targets in console.track(batches, title, steps):
+        if self.run.title:
+            title = f"{self.run.title}, epoch {progress.epoch} of {plan.epochs}"
+            batches = console.track(batches, title, steps)
+        for features, targets in batches:
             # dropout depends on the batch alone, not on what was computed before
             torch.manual_seed(_seed_of(plan.seed, progress.epoch, progress.step))
             loss, logits = self._step(features, targets)
@@ -191,20 +220,22 @@ class Trainer:
         self._say(scores, is_best)
 
     def _say(self, scores: EpochScores, is_best: bool) -> None:
+        if self.run.title is None:
+            return
         trained = (
             f"train loss {scores.train_loss:.4f}, accuracy {scores.train_accuracy:.3f}"
             if scores.epoch
             else "starting weights"
         )
         console.say(
-            f"phase {self.plan.phase}, epoch {scores.epoch} of {self.plan.epochs}: {trained} · "
+            f"{self.run.title}, epoch {scores.epoch} of {self.plan.epochs}: {trained} · "
             f"val loss {scores.val_loss:.4f}, accuracy {scores.val_accuracy:.3f}"
             f"{' (best)' if is_best else ''} · {scores.seconds:.0f} s"
         )
 
     def _diverged(self, reason: str) -> JobError:
         best = self.run.best_path
-        kept = f"{best} is kept" if best.exists() else "no epoch was finished"
+        kept = f"{best} is kept" if best and best.exists() else "no epoch was finished"
         return JobError(
             f"{reason} of epoch {self.progress.epoch}: the learning rate {self.plan.lr:g} is "
             f"probably too high, try --lr {self.plan.lr / 10:g}. {kept}."

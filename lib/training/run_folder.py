@@ -93,6 +93,7 @@ class RunFolder:
         self.best_path = self.folder / f"best_{plan.backbone}.pt"
         self.published_checkpoint = runs_dir / self.best_path.name
         self.published_model = runs_dir / "model"
+        self.title, self.classes = f"phase {plan.phase}", identity.classes
         self.fingerprint = ""  # set by `begin`
 
     def views(self) -> int | None:

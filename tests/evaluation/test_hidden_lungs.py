@@ -90,7 +90,7 @@ def _films(folder: Path, rows: slice, columns: slice) -> list[LabelledFilm]:
 def _predict(films: Sequence[LabelledFilm], features: LunglessFeatures, view: str) -> float:
     """Accuracy on the last third of the films."""
     compute = Compute(seed=0, cores=1, readers=1, lungless=features)
-    predicted = BASELINES[view].predict(films[:16], films[16:], compute)
+    predicted = BASELINES[view].predict(films[:16], films[16:], compute).names
     return float(
         np.mean([film.label == name for film, name in zip(films[16:], predicted, strict=True)])
     )

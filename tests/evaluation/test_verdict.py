@@ -2,7 +2,14 @@
 
 import pytest
 
-from lib.evaluation.results import BaselineScores, Estimate, Interval, Verdict
+from lib.evaluation.results import (
+    BaselineScores,
+    Estimate,
+    Interval,
+    LeftOutBaseline,
+    LeftOutSource,
+    Verdict,
+)
 from lib.evaluation.verdict import verdict
 
 Rival = tuple[float, Interval | None]  # macro-F1, interval of the margin
@@ -72,3 +79,53 @@ def test_the_verdict_names_the_control_also_behind_a_better_baseline() -> None:
     found = _verdict(0.95, (0.9, 0.98), **rivals | {"thumbnail": (0.6, (0.3, 0.4))})
     assert control not in found.words
     assert "The same network without seeing a lung" in found.words
+
+
+def _left_out(area: float, interval: Interval | None, baseline: float = 0.5) -> LeftOutSource:
+    margin = Estimate(area - baseline, (area - baseline - 0.1, area - baseline + 0.1))
+    home = {"A": Estimate(0.96, (0.9, 0.99)), "B": Estimate(0.94, (0.9, 0.99))}
+    return LeftOutSource(
+        source="nih",
+        films={"A": 100, "B": 100},
+        training_films=500,
+        phase="a",
+        mean_auroc=Estimate(area, interval),
+        auroc={"A": Estimate(area, interval), "B": Estimate(area, interval)},
+        baselines={"thumbnail": LeftOutBaseline(baseline, {}, margin)},
+        home_films=40,
+        home=home,
+        change={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "level", "reason"),
+    [
+        (_left_out(0.90, (0.85, 0.94)), "clear", "trained with them 0.950. The model clearly"),
+        (_left_out(0.55, (0.48, 0.62), 0.2), "confounded", "not clearly better than guessing"),
+        (_left_out(0.60, None, 0.2), "confounded", "not clearly better than guessing"),
+        (
+            _left_out(0.80, (0.75, 0.85), 0.75),
+            "confounded",
+            "where a 32 x 32 thumbnail reaches 0.750",
+        ),
+        (_left_out(0.70, (0.65, 0.75)), "confounded", "loses more than half of what it gains"),
+    ],
+)
+def test_a_clear_verdict_needs_sources_that_training_did_not_see(
+    left_out: LeftOutSource, level: str, reason: str
+) -> None:
+    rivals = {
+        name: BaselineScores(name, 0.4, Estimate(0.55, (0.4, 0.6)))
+        for name in ("metadata", "thumbnail")
+    }
+    found = verdict(Estimate(0.95, (0.9, 0.98)), rivals, 1 / 3, [left_out])
+    assert found.level == level
+    assert reason in found.words
+    assert found.words.startswith("Trained without nih, the model reaches a mean AUROC of 0.")
+
+
+def test_a_source_that_was_left_out_never_makes_a_verdict_better() -> None:
+    rivals = {"metadata": BaselineScores("metadata", 0.94, Estimate(0.01, (-0.01, 0.02)))}
+    found = verdict(Estimate(0.95, (0.9, 0.98)), rivals, 1 / 3, [_left_out(0.9, (0.85, 0.94))])
+    assert found.level == "shortcut"

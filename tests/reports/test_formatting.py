@@ -2,8 +2,8 @@
 
 import pytest
 
-from lib.evaluation.results import Estimate
-from lib.reports.formatting import percent, score, with_range
+from lib.evaluation.results import Estimate, Spread
+from lib.reports.formatting import percent, score, with_range, with_spread
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,11 @@ from lib.reports.formatting import percent, score, with_range
 )
 def test_an_estimate_is_shown_with_its_interval(estimate: Estimate, form: str, text: str) -> None:
     assert with_range(estimate, form) == text
+
+
+def test_a_spread_is_shown_as_mean_and_deviation() -> None:
+    assert with_spread(Spread(0.9126, 0.012, 0.9, 0.92)) == "0.913 ± 0.012"
+    assert with_spread(Spread(0.9126, None, 0.9126, 0.9126)) == "0.913"
 
 
 def test_a_score_that_is_not_defined_is_a_dash() -> None:

@@ -1,0 +1,73 @@
+"""Leave one source out: the training of a model repeated for each fold."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from lib.evaluation.baselines import Compute
+from lib.evaluation.leave_source_out import Fold, FoldAnswers, LeftOutTable, rows_of
+from lib.evaluation.model import Scored
+from lib.evaluation.request import Request
+from lib.network.choices import Tap
+from lib.run import console
+from lib.training.films import Part, SplitFilms
+from lib.training.folds import LARGEST_LAST_BLOCK, Folds, views_of
+from lib.training.machines import Machines
+from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
+
+
+def table_of_folds(folds: Sequence[Fold], request: Request, scored: Scored) -> LeftOutTable:
+    """Rows of leave_source_out.csv; without rows where the training cannot be repeated."""
+    compute = None
+    if request.baselines:
+        compute = Compute(request.seed, request.cores, request.readers, scored.lungless)
+    machines = Machines(cpus=request.cores, workers=request.readers)
+    try:
+        recipe = recipe_of(request.runs_dir, scored.manifest.weights_sha256)
+        training = Folds(recipe, SplitFilms.read(request.data_dir), machines)
+        answers = _answers_of(folds, training, request)
+        classes = scored.manifest.classes
+        parts = [rows_of(fold, said, classes, compute) for fold, said in answers]
+    except NotRepeatableError as error:
+        return LeftOutTable(str(error))
+    return LeftOutTable(rows=pd.concat(parts, ignore_index=True))
+
+
+def _answers_of(
+    folds: Sequence[Fold], training: Folds, request: Request
+) -> Iterator[tuple[Fold, FoldAnswers]]:
+    """Each fold with what its network says of the films to score.
+
+    The films of a fold are rows of the cache that the training job filled. The last block is
+    trained only where the model's own was, and on `LARGEST_LAST_BLOCK` films at most.
+
+    Raises:
+        NotRepeatableError: as `Folds`.
+    """
+    recipe, split = training.recipe, training.split
+    if len(split.films["train"]) > LARGEST_LAST_BLOCK:
+        recipe = replace(recipe, last_block=None)
+    training.fill(wanted(recipe), request.runs_dir, request.cache_gb)
+    number_of = {
+        part: {film.path: number for number, film in enumerate(films)}
+        for part, films in split.films.items()
+    }
+    for fold in folds:
+        rows: dict[Part, list[int]] = {
+            "train": [number_of["train"][film.file] for film in fold.training],
+            "val": [number_of["val"][film.file] for film in fold.validation],
+        }
+        console.say(f"training without {fold.source}, on {len(fold.training)} films")
+        trained = training.train(rows, recipe)
+        probabilities = trained.of_files([film.file for film in fold.scored])
+        yield fold, FoldAnswers(probabilities, "b" if recipe.last_block else "a")
+
+
+def wanted(recipe: Recipe) -> dict[Part, list[tuple[int, Tap]]]:
+    """The views and outputs that the plans of a recipe train on."""
+    plans = [plan for plan in (recipe.head, recipe.last_block) if plan]
+    return {
+        "val": [(0, plan.tap) for plan in plans],
+        "train": [(view, plan.tap) for plan in plans for view in range(1, views_of(plan) + 1)],
+    }

@@ -1,0 +1,78 @@
+"""Repeated splits: the head trained on new splits of the same films, from cached features."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from lib.dataset.split import SPLITS, draw_splits
+from lib.evaluation.films import EvaluationSet
+from lib.evaluation.films import LabelledFilm as EvaluatedFilm
+from lib.evaluation.repeats import rows_of, score_repeats
+from lib.evaluation.request import Request
+from lib.evaluation.results import Repeats
+from lib.run import console
+from lib.storage import atomic
+from lib.training.films import LabelledFilm, SplitFilms
+from lib.training.folds import Folds, views_of
+from lib.training.machines import Machines
+from lib.training.recipe import recipe_of
+
+
+def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repeats:
+    """Write repeats.csv and return the spread of its scores.
+
+    Every seed draws another split of all films, with the proportions of the existing one and whole
+    groups, another first head and another order of films. Each view of a film passes the frozen
+    layers once, for all seeds and for later runs.
+
+    Raises:
+        JobError: the training cannot be repeated, or a class is too small for a split.
+    """
+    every = sorted(
+        [*films.training, *films.validation, *films.films], key=lambda film: film.record.path
+    )
+    recipe = replace(recipe_of(request.runs_dir, weights_sha256), last_block=None)
+    split = SplitFilms.read(request.data_dir)
+    machines = Machines(cpus=request.cores, workers=request.readers)
+    folds = Folds(recipe, _undivided(split, every), machines)
+    views = range(1, views_of(recipe.head) + 1)
+    folds.fill(
+        {"val": [(0, "pooled")], "train": [(view, "pooled") for view in views]},
+        request.runs_dir,
+        request.cache_gb,
+    )
+    parts, sizes = [], []
+    for seed in range(request.seed, request.seed + request.repeats):
+        rows = _drawn(every, films, seed)
+        console.say(f"split and head of seed {seed}, {len(rows['train'])} training films")
+        trained = folds.train({"train": rows["train"], "val": rows["val"]}, recipe.with_seed(seed))
+        tested = [every[row] for row in rows["test"]]
+        probabilities = trained.of_rows("val", rows["test"])
+        names, labels = [film.name for film in tested], [film.label for film in tested]
+        parts.append(rows_of(seed, names, labels, probabilities, split.classes))
+        sizes.append(len(rows["train"]))
+    table = pd.concat(parts, ignore_index=True)
+    columns = [str(name) for name in table.columns]
+    cells = [dict(zip(columns, row, strict=True)) for row in table.itertuples(index=False)]
+    atomic.write_csv(request.folder / "repeats.csv", columns, cells)
+    return score_repeats(table, round(sum(sizes) / len(sizes)))
+
+
+def _undivided(split: SplitFilms, films: Sequence[EvaluatedFilm]) -> SplitFilms:
+    """All films as training films and as validation films, whichever side the split has them on."""
+    content = [f"{film.record.sha256} {film.label}" for film in films]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
+    every = [LabelledFilm(film.file, split.classes.index(film.label)) for film in films]
+    return replace(split, digest=digest, films={"train": every, "val": every})
+
+
+def _drawn(
+    every: Sequence[EvaluatedFilm], films: EvaluationSet, seed: int
+) -> Mapping[str, list[int]]:
+    """Numbers of the films on each side of a new split."""
+    labels, groups = [film.label for film in every], [film.group or film.name for film in every]
+    fractions = [len(side) / len(every) for side in (films.validation, films.films)]
+    sides = draw_splits(labels, groups, fractions[0], fractions[1], seed)
+    return {name: [row for row, side in enumerate(sides) if side == name] for name in SPLITS}
