@@ -137,13 +137,17 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), error, model, with --sample also sampled. A file that cannot be read
-    has no prediction, and the reason in error; the table is complete all the same, and the exit
-    code is 3. An empty folder gives a table without rows. Hidden and operating-system files
-    (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
+    trained with --crop lungs), distance (of its features to the nearest validation films), error,
+    model, with --sample also sampled. A file that cannot be read has no prediction, and the reason
+    in error; the table is complete all the same, and the exit code is 3. An empty folder gives a
+    table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not
+    a medical device: a person decides.
 
     A name in .parquet gives the same rows as Parquet: numbers as doubles, missing ones as null.
     With --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
+
+    Each run is compared with those before it (RUNS_DIR/nights, docs/OPERATIONS.md): one line says
+    what is unusual, and RUNS_DIR/drift.html shows all batches. No answer changes.
 
     Rows are on disk as they come, in .NAME.journal beside the table. After a stop, a kill or a full
     disk the same command goes on, and the table is that of an uninterrupted run. With --incremental
