@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from jobs import predict_batch
 from lib.dataset.manifest import read_split
+from lib.prediction import nights
 from lib.storage import atomic
 from lib.storage.cells import from_cell
-from tests.conftest import film, predict
+from tests.conftest import film, predict, run
 
 COLUMNS = [
     "path",
@@ -128,6 +130,22 @@ def test_a_given_threshold_takes_the_place_of_the_stored_one(chain: Path, tmp_pa
     for row in _rows(tmp_path / "x.csv"):
         called = float(row["prob_TUBERCULOSIS"]) >= 0.25
         assert (row["prediction"] == "TUBERCULOSIS") == called
+
+
+def test_a_batch_is_compared_and_kept_for_the_next_one(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = (chain / "data").resolve() / "train"
+    flags = ["--model", chain / "runs/model", "--runs_dir", tmp_path / "runs"]
+    table = tmp_path / "x.csv"
+    assert run(predict_batch, "--input", films, "--output", table, *flags) == 0
+    said = "".join(capsys.readouterr())
+    assert "compared with the validation films of its model" in said
+    (night,) = nights.read_nights(tmp_path / "runs")
+    rows = _rows(table)
+    assert night.films == len(rows)
+    assert night.distance == tuple(round(float(row["distance"]), 4) for row in rows)
+    assert "x.csv" in (tmp_path / "runs" / "drift.html").read_text()
 
 
 def test_the_screening_threshold_calls_whatever_is_not_normal(chain: Path, tmp_path: Path) -> None:
