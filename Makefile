@@ -46,6 +46,10 @@ run    = DATA_DIR='$(abspath $(DATA_DIR))' RUNS_DIR='$(abspath $(RUNS_DIR))' doc
 INGEST = DATASET= WEIGHTS= $(call run,$(if $(FOLDER),-v "$$(. deploy/portable.sh; absolute '$(FOLDER)')":/input:$(READ_ONLY)) \
 	$(if $(WEIGHTS),-v "$$(. deploy/portable.sh; absolute '$(WEIGHTS)')":'/weights/$(notdir $(WEIGHTS))':$(READ_ONLY))) ingest \
 	--dataset $(if $(FOLDER),folder:/input,$(DATASET)) $(if $(WEIGHTS),--weights '/weights/$(notdir $(WEIGHTS))')
+SCORE  = $(call run,-v "$$table:/tables/$$(basename "$$table"):$(READ_ONLY)" -v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)") \
+	evaluate --predictions "/tables/$$(basename "$$table")" --labels "/labels/$$(basename "$$labels")"
+JOIN   = DATASET= WEIGHTS= $(call run,-v "$$films:/input:$(READ_ONLY)" -v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)") \
+	ingest --dataset folder:/input --labels "/labels/$$(basename "$$labels")"
 JOB    = $(call run) $(1)
 EXTERNAL = $(call run,-v "$$films:/input/$$name:$(READ_ONLY)" $(if $(LABELS),-v "$$labels:/labels/$$(basename "$$labels"):$(READ_ONLY)")) \
 	evaluate --films "/input/$$name" $(if $(LABELS),--labels "/labels/$$(basename "$$labels")")
@@ -57,6 +61,8 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 run    = $(PYTHON) -m jobs.$(1)
 INGEST = $(call run,ingest)
+SCORE  = $(call run,evaluate) --predictions "$$table" --labels "$$labels"
+JOIN   = $(call run,ingest) --dataset "folder:$$films" --labels "$$labels"
 JOB    = $(call run,$(1))
 EXTERNAL = $(call run,evaluate) --films "$$films" $(if $(LABELS),--labels "$$labels")
 else
@@ -67,27 +73,51 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest split train-a train-b evaluate external predict test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, PREDICT_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, SCORE_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
 	@echo "runner: $(RUNNER), ready"
 
-demo: ## the whole chain on generated films, offline, about 3 minutes
-	@$(MAKE) --no-print-directory all DATASET=phantom BACKBONE=efficientnet_lite0 WEIGHTS= \
-		DATA_DIR=data/demo RUNS_DIR=runs/demo
+# Three sets of generated films (lib/dataset/synthetic.py): one fair, one whose classes come from one hospital each, and films of
+# another hospital, which both models are scored on.
+DEMO = $(MAKE) --no-print-directory BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
+DEMO_FAIR = DATA_DIR=data/demo RUNS_DIR=runs/demo
+DEMO_CONFOUNDED = DATA_DIR=data/demo/confounded RUNS_DIR=runs/demo/confounded
+DEMO_ELSEWHERE = DATA_DIR=data/demo/elsewhere RUNS_DIR=runs/demo/elsewhere
+DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-240-$(SEED)
 
+demo: ## the whole chain on generated films, offline, about 3 minutes
+	@echo "== 1 of 3: films of one hospital, the classes differ by what lies in the lungs"
+	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 600' $(DEMO_FAIR) \
+		PREDICT_ARGS='--report $(if $(filter docker,$(RUNNER)),runs,runs/demo)/predictions/test.html'
+	@echo "== 2 of 3: the same patients, but the films of each class come from a hospital of their own"
+	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 600' $(DEMO_CONFOUNDED)
+	@echo "== 3 of 3: both models on the films of another hospital"
+	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 240' $(DEMO_ELSEWHERE)
+	@$(DEMO) external $(DEMO_FILMS) $(DEMO_FAIR)
+	@$(DEMO) external $(DEMO_FILMS) $(DEMO_CONFOUNDED)
+	@deploy/demo.sh runs/demo $(notdir $(DEMO_FILMS))
 
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
 	@echo "results: $(RUNS_DIR)/report.html (read this first), $(RUNS_DIR)/evaluation/, $(ANSWERS)"
 
 ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
+
+labels: export CXR_FILMS = $(FILMS)
+labels: export CXR_LABELS = $(LABELS)
+labels: $(READY) mounts ## films with a reader's labels join data/raw: make labels FILMS=/srv/inbox LABELS=labels.csv; then make all
+	@[ -n "$$CXR_FILMS" ] && [ -n "$$CXR_LABELS" ] || { echo "usage: make labels FILMS=DIR LABELS=FILE.csv|FILE.json"; exit 2; }
+	@. deploy/portable.sh; films=$$(absolute "$${CXR_FILMS$(hash)folder:}") labels=$$(absolute "$$CXR_LABELS"); \
+	[ -d "$$films" ] || { echo "error: there is no folder FILMS=$$films" >&2; exit 2; }; \
+	[ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
+	$(JOIN) $(tolerant)
 
 split: $(SPLIT) ## deal films to train, val and test
 train-a: $(PHASE_A) ## Phase A: the head on a frozen backbone
@@ -103,6 +133,15 @@ external: $(READY) mounts ## score a labelled folder from elsewhere: make extern
 	[ -z "$$CXR_LABELS" ] || [ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
 	$(EXTERNAL) $(EXTERNAL_ARGS) $(tolerant)
 
+score: export CXR_TABLE = $(TABLE)
+score: export CXR_LABELS = $(LABELS)
+score: $(READY) mounts ## score a table of predictions on the films that a reader has labelled: make score TABLE=today.csv LABELS=labels.csv
+	@[ -n "$$CXR_TABLE" ] && [ -n "$$CXR_LABELS" ] || { echo "usage: make score TABLE=FILE.csv|FILE.parquet LABELS=FILE.csv|FILE.json"; exit 2; }
+	@. deploy/portable.sh; table=$$(absolute "$$CXR_TABLE") labels=$$(absolute "$$CXR_LABELS"); \
+	[ -e "$$table" ] || { echo "error: there is no table TABLE=$$table" >&2; exit 2; }; \
+	[ -f "$$labels" ] || { echo "error: there is no file LABELS=$$labels" >&2; exit 2; }; \
+	$(SCORE) $(SCORE_ARGS) $(strict)
+
 predict: export CXR_INPUT = $(INPUT)
 predict: export CXR_OUTPUT = $(OUTPUT)
 predict: export REPORT := $(REPORT)
@@ -114,6 +153,12 @@ predict: export RUNS_DIR := $(RUNS_DIR)
 predict: $(READY) mounts ## classify a folder: make predict INPUT=/srv/films OUTPUT=/srv/out/today.csv [REPORT=1: a page beside it] [INCREMENTAL=1: only what is new]
 	@[ -n "$$CXR_INPUT" ] && [ -n "$$CXR_OUTPUT" ] || { echo "usage: make predict INPUT=DIR_OR_FILE OUTPUT=FILE.csv|FILE.parquet"; exit 2; }
 	@deploy/predict.sh "$$CXR_INPUT" "$$CXR_OUTPUT" $(PREDICT_ARGS)
+
+promote: $(READY) mounts ## let the trained model answer in place of the one before, which is kept in RUNS_DIR/models
+	$(call JOB,promote) $(PROMOTE_ARGS) $(strict)
+
+rollback: $(READY) mounts ## let the version that answered before answer again
+	$(call JOB,promote) --rollback $(strict)
 
 # Films that were added, changed or removed at the source since the manifest was written.
 CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print 2>/dev/null | head -n 1))
@@ -148,7 +193,8 @@ $(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) moun
 	$(call JOB,evaluate) $(LEAVE_SOURCE_OUT) $(EVALUATE_ARGS) $(tolerant)
 
 $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
-	$(call JOB,predict_batch) --input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
+	$(call JOB,predict_batch) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/model' \
+		--input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' $(PREDICT_ARGS) $(tolerant)
 
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
@@ -264,4 +310,4 @@ clean: ## delete results, splits and the demo; films, weights and caches in data
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again
-	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features
+	rm -rf '$(DATA_DIR)/cache/features' '$(RUNS_DIR)/cache' data/demo/cache/features data/demo/confounded/cache/features

@@ -170,14 +170,19 @@ check_memory() {
 }
 
 check_model() {
-  local card=$runs/model/model.json name wanted found=0 broken=0
+  local model=$runs/model card name wanted found=0 broken=0
+  if [ -s "$runs/models/promoted.json" ]; then
+    name=$(sed -nE 's/^ +"([^"/]+@[0-9a-f]+)",?$/\1/p' "$runs/models/promoted.json" | tail -n 1)
+    model=$runs/models/${name:-none}
+  fi
+  card=$model/model.json
   if [ ! -e "$card" ]; then
-    warn "no model in $runs/model: train one (make all), or bring the folder from elsewhere; until then nothing is predicted"
+    warn "no model in $model: train one (make all), or bring the folder from elsewhere; until then nothing is predicted"
     return
   fi
   while read -r name wanted; do
     found=$((found + 1))
-    [ "$(digest "$runs/model/$name")" = "$wanted" ] || { fail "model: $runs/model/$name is missing or not what model.json says: restore the folder from a backup"; broken=1; }
+    [ "$(digest "$model/$name")" = "$wanted" ] || { fail "model: $model/$name is missing or not what model.json says: restore the folder from a backup"; broken=1; }
   done < <(sed -nE 's/^ +"([^"/]+\.(bin|xml|npz|json))": "([0-9a-f]{64})",?$/\1 \3/p' "$card")
   if [ "$found" = 0 ]; then fail "model: $card is damaged: restore the folder from a backup"
   elif [ "$broken" = 0 ]; then ok "model $(sed -nE 's/^  "backbone": "(.*)",/\1/p' "$card"): $found files are what model.json says"; fi

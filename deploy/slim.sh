@@ -57,6 +57,13 @@ slim_jobs() {
   # 2.0 MB
   step "matplotlib: sample data, fonts of PostScript and PDF" rm -rf matplotlib/mpl-data/sample_data \
     matplotlib/mpl-data/fonts/{afm,pdfcorefonts}
+  # 20.7 MB
+  step "fontTools: all but the names of glyphs, which matplotlib imports; the rest serves PDF and PostScript" \
+    find fontTools -mindepth 1 '(' -type d -not -name misc -o -name '*.so' ')' -prune -exec rm -rf {} +
+  # 4.4 MB
+  step "pygments: lexers; no job colours source code" rm -rf pygments/lexers
+  # 8.7 MB
+  step "torchvision: native operators of object detection" rm -f torchvision/_C.so
   # 11.9 MB
   step "networkx, sympy/physics: only torch.compile and its like import them" rm -rf networkx sympy/physics
   # 6.1 MB

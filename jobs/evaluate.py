@@ -1,5 +1,6 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from lib import settings
 from lib.dataset.manifest import read_split_digest
 from lib.evaluation.reading import Reading
-from lib.evaluation.request import Request
+from lib.evaluation.request import Request, read_prevalence
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
 from lib.run import console, execute, signals
@@ -17,6 +18,8 @@ from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from lib.evaluation.elsewhere import FolderElsewhere
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from lib.evaluation.model import Scored
     from lib.evaluation.results import Evaluation, Repeats
     from lib.network.artifact import ModelManifest
+    from lib.prediction.prediction import Prediction
 
 
 def evaluate(
@@ -44,17 +48,25 @@ def evaluate(
     films: Annotated[
         str | None,
         Flag(
-            "score the films of this folder of class folders instead of the split's test films; it "
-            "is never changed",
-            placeholder="PATH|folder:PATH",
+            "score the films of this folder of class folders, or of a bucket such as "
+            "s3://bucket/folder, instead of the split's test films; it is never changed",
+            placeholder="PATH|folder:PATH|URL",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        Flag(
+            "score this table of predict_batch on the films that --labels names, without films; "
+            "--model names the one that answered, if it is not in RUNS_DIR",
+            placeholder="TABLE",
         ),
     ] = None,
     labels: Annotated[
         Path | None,
         Flag(
-            "table with the columns path (below --films), label and, if known, patient, in place "
-            "of class folders",
-            placeholder="FILE.csv",
+            "labels of --films in place of class folders, or of --predictions: a CSV with the "
+            "columns path, label and, if known, patient, or Label Studio's export",
+            placeholder="FILE.csv|FILE.json",
         ),
     ] = None,
     group_by: Annotated[
@@ -101,6 +113,22 @@ def evaluate(
         Path | None,
         Flag("folder of another evaluation of the same films: add the paired differences"),
     ] = None,
+    recalibrate: Annotated[
+        Path | None,
+        Flag(
+            "write a model for the place of --films to this folder: same weights, calibrated on "
+            "these films",
+            placeholder="DIR",
+        ),
+    ] = None,
+    prevalence: Annotated[
+        tuple[str, ...],
+        Flag(
+            "share of films of a class where the model of --recalibrate will work; none: as in "
+            "--films",
+            placeholder="CLASS=X,CLASS=X",
+        ),
+    ] = (),
     baselines: Annotated[
         bool,
         Flag("score baselines that see no lung beside the model, and probe its features"),
@@ -160,7 +188,17 @@ def evaluate(
     understands them, or any folder with --labels. Films that the model was trained, selected or
     tested on (by bytes, or as near-duplicates) and films under two labels are left out and named in
     excluded.csv, together with files of other classes and files without a label. Baselines learn
-    at home and are asked there. The report sets the scores beside those at home.
+    at home and are asked there. The report sets the scores beside those at home. With --recalibrate
+    a model folder for that place is written, for predict_batch --model: temperature, offsets,
+    thresholds, conformal sets and the films to compare with come from these films. What that is
+    worth is measured by fitting on one half of the patients and scoring the other, and the other
+    way round (recalibrated.csv).
+
+    With --predictions nothing is computed again: the films of a table that have a label are scored.
+    The result says how they were chosen. Labels of all films, or of the whole random sample
+    (predict_batch --sample), give an estimate of the table. Other labels, such as those of the
+    films that ask for a review, describe these films alone: there is no interval and no operating
+    point. There is no verdict, because baselines need films.
 
     Examples:
         python -m jobs.evaluate
@@ -170,9 +208,12 @@ def evaluate(
         python -m jobs.evaluate --checkpoint_path other/best_resnet18.pt --output runs/other
         python -m jobs.evaluate --films /srv/labelled
         python -m jobs.evaluate --films /srv/films --labels /srv/labels.csv
+        python -m jobs.evaluate --films /srv/labelled --recalibrate runs/sites/ours
+        python -m jobs.evaluate --predictions /srv/out/today.csv --labels labels.csv
     """
     request = Request(
         films=films,
+        predictions=predictions,
         labels=labels,
         reading=Reading(
             group_by, follow_links, trust_headers, int(1e6 * max_megapixels), file_timeout
@@ -185,6 +226,8 @@ def evaluate(
         operating_point=operating_point,
         prevalences=prevalences,
         compare=compare,
+        recalibrate=recalibrate,
+        prevalence=read_prevalence(prevalence),
         baselines=baselines,
         leave_source_out=leave_source_out,
         repeats=repeats,
@@ -197,21 +240,24 @@ def evaluate(
         readers=workers or usable_cores(cpus),
     )
     request.check()
+    if request.predictions:
+        return score_table(request, request.predictions)
     from lib.evaluation import evaluation as engine
     from lib.evaluation import tables
     from lib.evaluation.model import model_to_score
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
-        options = options_of(request, scored.manifest)
+        options = options_of(request, scored.manifest.classes)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
+        require_site(request, to_score, scored)
         spread = repeat_splits(request, to_score, scored.manifest)
-        predictions = tables.predict(request, to_score, scored)
+        answers, outputs = tables.predict(request, to_score, scored)
         beside = tables.predict_baselines(request, to_score, scored)
         probe = tables.probe_sources(request, to_score, scored)
         left_out = leave_sources_out(request, to_score, scored)
         evaluation = engine.evaluate(
-            predictions,
+            answers,
             beside,
             scored.identity,
             scored.calibration,
@@ -222,9 +268,46 @@ def evaluate(
         )
         evaluation = replace(evaluation, repeats=spread)
         if to_score.elsewhere:
-            evaluation = add_external(evaluation, request, predictions, to_score, scored, options)
-        write_all(request, evaluation, predictions, to_score, scored)
+            evaluation = add_external(
+                evaluation, request, answers, to_score, scored, options, outputs
+            )
+        write_all(request, evaluation, answers, to_score, scored)
     return print_results(request, evaluation, to_score)
+
+
+def score_table(request: Request, path: Path) -> int:
+    """Score the films of a table of predictions that have a label, without model and films."""
+    from lib.dataset.label_table import LabelTable
+    from lib.evaluation import evaluation as engine
+    from lib.evaluation.answered_by import AnsweringModel
+    from lib.evaluation.baselines import no_baselines
+    from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled_batch
+    from lib.evaluation.predictions import read_earlier
+    from lib.reports import evaluation_files
+    from lib.reports.summary import print_evaluation
+
+    assert request.labels
+    labels, table = LabelTable.read(request.labels), read_table(path)
+    with atomic.lock(request.folder, "the evaluation"):
+        wanted = AnsweringModel.of_folder(request.model).name if request.model else None
+        joined = join_labels(table, path.name, labels, wanted)
+        films, classes = joined.predictions, joined.classes
+        model = AnsweringModel.find(joined.model, request.model, request.runs_dir)
+        earlier = None
+        if request.compare:
+            earlier = read_earlier(
+                request.compare, list(films["path"]), list(films["label"]), classes
+            )
+        options = options_of(request, classes)
+        evaluation = engine.evaluate(
+            films, no_baselines(), model.identity, model.calibration, options, earlier
+        )
+        evaluation = with_labelled_batch(
+            evaluation, joined.batch_beside(model.learnt(request.data_dir))
+        )
+        evaluation_files.write_scores(evaluation, films, request.folder)
+    print_evaluation(evaluation, request.folder, None)
+    return DONE
 
 
 def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSet":
@@ -248,7 +331,7 @@ def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSe
     return films
 
 
-def options_of(request: Request, manifest: "ModelManifest") -> "Options":
+def options_of(request: Request, classes: Sequence[str]) -> "Options":
     """The class of interest, the prevalences and the seed.
 
     Raises:
@@ -257,8 +340,8 @@ def options_of(request: Request, manifest: "ModelManifest") -> "Options":
     from lib.evaluation.evaluation import Options
     from lib.prediction.classes import ABNORMAL, CLASS_OF_INTEREST, has_screening_score
 
-    screening = (ABNORMAL,) if has_screening_score(manifest.classes) else ()
-    known = (*manifest.classes, *screening)
+    screening = (ABNORMAL,) if has_screening_score(classes) else ()
+    known = (*classes, *screening)
     if request.positive is not None and request.positive not in known:
         raise JobError(f"--positive {request.positive}: this model knows {', '.join(known)}.")
     positive = request.positive or CLASS_OF_INTEREST
@@ -274,6 +357,14 @@ def earlier_predictions(
     if request.compare is None:
         return None
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
+
+
+def require_site(request: Request, films: "EvaluationSet", scored: "Scored") -> None:
+    """Refuse, before any film is read, to set the model up for a site where that cannot be done."""
+    if request.recalibrate:
+        from lib.evaluation.recalibration import require_possible
+
+        require_possible(films, scored, request.recalibrate, request.prevalence)
 
 
 def leave_sources_out(
@@ -354,14 +445,23 @@ def add_external(
     films: "EvaluationSet",
     scored: "Scored",
     options: "Options",
+    outputs: "Sequence[Prediction]",
 ) -> "Evaluation":
-    """The evaluation, with what only films from elsewhere have."""
+    """The evaluation, with what only films from elsewhere have. Writes the model for their site."""
     from lib.evaluation.external import external_results
     from lib.evaluation.home import scores_at_home
+    from lib.evaluation.recalibration import SiteFilms, set_up
 
     assert films.elsewhere
     home = scores_at_home(request.runs_dir, scored.identity, options.positive)
     external = external_results(predictions, films.elsewhere, home, scored.calibration, options)
+    if request.recalibrate:
+        site = SiteFilms.of(films, outputs, scored.manifest.classes)
+        table = request.folder / "recalibrated.csv"
+        result = set_up(
+            site, predictions, scored, options, request.prevalence, request.recalibrate, table
+        )
+        external = replace(external, recalibration=result)
     return replace(evaluation, external=external)
 
 

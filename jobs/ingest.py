@@ -1,5 +1,6 @@
 """Bring films into data/raw/<CLASS>/, index every one of them, and bring the pretrained weights."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +10,11 @@ from typing import Annotated
 
 from lib import settings
 from lib.dataset import sources
+from lib.dataset.joined import Joining, films_of, join, joined, records_to_join
+from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import LabelledFiles
 from lib.dataset.manifest import FilmRecord, write_rows
-from lib.dataset.raw import RawPlan
+from lib.dataset.raw import RawPlan, earlier_records
 from lib.dataset.sources import Source
 from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
@@ -36,8 +39,16 @@ def ingest(
             placeholder="A,B,…",
         ),
     ] = (),
+    labels: Annotated[
+        Path | None,
+        Flag(
+            "add the films of --dataset folder:PATH that this table labels to data/raw: labels.csv "
+            "of the triage page, a CSV with path and label, or Label Studio's export",
+            placeholder="FILE.csv|FILE.json",
+        ),
+    ] = None,
     phantom_films: Annotated[
-        int, Flag("how many films to draw for --dataset phantom", at_least=30)
+        int, Flag("how many films to draw for --dataset phantom…", at_least=30)
     ] = 360,
     backbone: Annotated[str, settings.BACKBONE] = settings.BACKBONE.default,
     weights: Annotated[Path | None, settings.WEIGHTS] = settings.WEIGHTS.default,
@@ -61,25 +72,39 @@ def ingest(
     code 3. Segmentation masks and the side folders of operating systems and network storage are
     left out and counted. No later job needs a network.
 
+    With --labels films join data/raw instead: what is there stays, and stays in every later ingest.
+    Where the table has a film's sha256, its bytes decide which film is meant. The same bytes under
+    another label are a contradiction like any other (split --on_contradiction). Films under labels
+    that data/raw does not have are left out. A row without a film gives exit code 3.
+
     Examples:
         python -m jobs.ingest --dataset phantom --backbone efficientnet_lite0
         python -m jobs.ingest --dataset folder:/srv/films
         python -m jobs.ingest --dataset folder:/srv/films --classes "Viral Pneumonia,Normal"
         python -m jobs.ingest --dataset kaggle:muhammadrehan00/chest-xray-dataset/versions/1
         python -m jobs.ingest --dataset folder:/srv/films --follow_links
+        python -m jobs.ingest --dataset folder:/srv/inbox --labels labels.csv
         python -m jobs.ingest --backbone resnet18 --weights resnet18-f37072fd.pth
     """
     threads = workers or usable_cores(cpus)
+    table = _table_of(labels, dataset, classes)
     with atomic.lock(data_dir, "the data folder"), trusted_authorities():
         raw, staging = data_dir / "raw", data_dir / f".raw{atomic.PARTIAL}"
         atomic.recover_folder(raw)
         source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
         _require_apart(source, data_dir)
-        found = sources.scan(source, classes, follow_links, apart_from=[data_dir])
-        _say_what_is_left_out(found)
-        bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
+        if table:
+            films_there = records_to_join(data_dir)
+            joining = join(source.root, table, films_there, follow_links, threads)
+            _say_what_joins(joining)
+            films = [*films_of(films_there, raw), *joining.films]
+        else:
+            found = sources.scan(source, classes, follow_links, apart_from=[data_dir])
+            _say_what_is_left_out(found)
+            bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
+            films = [*found.films, *films_of(joined(earlier_records(data_dir)), raw)]
 
-        plan = RawPlan.of(found.films, data_dir)
+        plan = RawPlan.of(films, data_dir)
         room = sources.free_space_for(source, plan.to_copy, data_dir)
         atomic.require_room(data_dir, room, "copying the films")
         atomic.sweep(data_dir)
@@ -95,10 +120,11 @@ def ingest(
             shutil.rmtree(staging, ignore_errors=True)
             console.say(f"{raw} already holds these {len(records)} films; nothing was copied.")
         else:
-            _publish(records, source, staging, raw)
+            _publish(records, _origin_of(source, raw if table else None), staging, raw)
             copied, kept = len(plan.to_copy), len(plan.films) - len(plan.to_copy)
             console.say(f"{raw}: {copied - len(refused)} films copied, {kept} were there already.")
-    return _report(records)
+    rows_without_file = len(joining.without_file) if table else 0
+    return _report(records) or (SOME_INPUTS_UNUSABLE if rows_without_file else DONE)
 
 
 def _require_apart(source: Source, data_dir: Path) -> None:
@@ -109,6 +135,38 @@ def _require_apart(source: Source, data_dir: Path) -> None:
             f"--dataset {source.description} and --data_dir {data_dir} lie in one another; "
             "keep the source apart."
         )
+
+
+def _table_of(labels: Path | None, dataset: str, classes: Sequence[str]) -> LabelTable | None:
+    """The table of --labels.
+
+    Raises:
+        UsageError: a dataset that is no folder, or classes, which the table names itself.
+        JobError: the table is damaged.
+    """
+    if labels is None:
+        return None
+    if not dataset.startswith("folder:"):
+        raise UsageError(f"--labels {labels} needs --dataset folder:PATH, the folder of its films.")
+    if classes:
+        raise UsageError("--classes does not go with --labels: the table names the classes.")
+    return LabelTable.read(labels)
+
+
+def _say_what_joins(joining: Joining) -> None:
+    console.say(f"{len(joining.films)} films join with their label")
+    for number, kind in (
+        (joining.already_there, "are there already under this label"),
+        (joining.without_class, "have an answer that is no class"),
+    ):
+        if number:
+            console.say(f"{number} labels {kind}")
+    if joining.unknown:
+        unknown = ", ".join(f"{label} ({rows})" for label, rows in joining.unknown.items())
+        console.warn(f"labels that are no class of data/raw are left out: {unknown}")
+    if joining.without_file:
+        kind = f"{len(joining.without_file)} labels are of no film in the folder"
+        console.warn(f"{kind}, the first: {joining.without_file[0].path}", log_as=kind)
 
 
 def _say_what_is_left_out(found: LabelledFiles) -> None:
@@ -154,14 +212,23 @@ def _examine(
     return dict(zip((film.film.origin for film in films), tracked, strict=True))
 
 
-def _publish(records: Sequence[FilmRecord], source: Source, staging: Path, raw: Path) -> None:
-    """Complete the staged folder and put it in the place of data/raw."""
-    write_rows(staging / "manifest.csv", records, FilmRecord)
-    origin = {
+def _origin_of(source: Source, joined_raw: Path | None) -> dict[str, str]:
+    """The content of source.json; that of data/raw stays where films join it."""
+    if joined_raw and (joined_raw / "source.json").exists():
+        earlier: dict[str, str] = json.loads((joined_raw / "source.json").read_text())
+        return earlier
+    return {
         "dataset": source.dataset.name,
         "description": source.description,
         "citation": source.dataset.citation,
     }
+
+
+def _publish(
+    records: Sequence[FilmRecord], origin: Mapping[str, str], staging: Path, raw: Path
+) -> None:
+    """Complete the staged folder and put it in the place of data/raw."""
+    write_rows(staging / "manifest.csv", records, FilmRecord)
     atomic.write_json(staging / "source.json", origin)
     atomic.swap_folder(staging, raw)
 

@@ -1,6 +1,6 @@
 """Classify a folder of films. The result is a table, CSV or Parquet, with one row per file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,14 +8,14 @@ from lib import settings
 from lib.images.inputs import Inputs, inputs_of
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
-from lib.prediction.request import PredictOptions, Request
+from lib.network.versions import answering_model
+from lib.prediction.request import OperatingRule, PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.run.flags import Flag
 
 if TYPE_CHECKING:  # these load the inference engine, which is too late for a wrong flag
     from lib.prediction.classify import FilmClassifier
-    from lib.prediction.prediction import Prediction
     from lib.prediction.results import Results
     from lib.prediction.rows import Counts
 
@@ -54,7 +54,11 @@ def predict_batch(
         ),
     ] = None,
     model: Annotated[
-        Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")
+        Path | None,
+        Flag(
+            "folder of the compiled model; none: the promoted one, else RUNS_DIR/model",
+            placeholder="DIR",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -66,6 +70,14 @@ def predict_batch(
             "predict this class, or anything abnormal (1 - P(NORMAL)), from its stored threshold "
             "on, not only when it is the likeliest",
             placeholder="CLASS|abnormal",
+        ),
+    ] = "",
+    threshold: Annotated[
+        str,
+        Flag(
+            "predict this class, or anything abnormal, from this probability on, in place of the "
+            "stored threshold; report.html shows what each one does",
+            placeholder="CLASS=X",
         ),
     ] = "",
     review_below: Annotated[
@@ -83,10 +95,19 @@ def predict_batch(
             placeholder="DIR",
         ),
     ] = None,
+    sample: Annotated[
+        int,
+        Flag(
+            "draw N of the films at random for labelling and mark them in the column sampled and "
+            "on the page; 0: none",
+            at_least=0,
+            placeholder="N",
+        ),
+    ] = 0,
     report: Annotated[
         Path | None,
         Flag(
-            "HTML page to sort and filter the batch; films that need a review come first",
+            "HTML page to sort, filter and label the batch; films that need a review come first",
             placeholder="FILE.html",
         ),
     ] = None,
@@ -104,6 +125,7 @@ def predict_batch(
     follow_links: Annotated[bool, settings.FOLLOW_LINKS] = settings.FOLLOW_LINKS.default,
     trust_headers: Annotated[bool, settings.TRUST_HEADERS] = settings.TRUST_HEADERS.default,
     runs_dir: Annotated[Path, settings.RUNS_DIR] = settings.RUNS_DIR.default,
+    seed: Annotated[int, settings.SEED] = settings.SEED.default,
     cpus: Annotated[int, settings.CPUS] = settings.CPUS.default,
     workers: Annotated[int, settings.WORKERS] = settings.WORKERS.default,
 ) -> int:
@@ -114,10 +136,10 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), error, model. A file that cannot be read has no prediction, and the
-    reason in error; the table is complete all the same, and the exit code is 3. An empty folder
-    gives a table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not
-    inputs. Not a medical device: a person decides.
+    trained with --crop lungs), error, model, with --sample also sampled. A file that cannot be read
+    has no prediction, and the reason in error; the table is complete all the same, and the exit
+    code is 3. An empty folder gives a table without rows. Hidden and operating-system files
+    (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
 
     A name in .parquet gives the same rows as Parquet: numbers as doubles, missing ones as null.
     With --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
@@ -132,22 +154,26 @@ def predict_batch(
         python -m jobs.predict_batch --input film.png --output film.csv --explain maps
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point TUBERCULOSIS
         python -m jobs.predict_batch --input inbox --output x.csv --operating_point abnormal
+        python -m jobs.predict_batch --input inbox --output x.csv --threshold TUBERCULOSIS=0.31
         python -m jobs.predict_batch --input /srv/inbox --output today.csv --report today.html
+        python -m jobs.predict_batch --input inbox --output x.csv --report x.html --sample 100
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
     """
     request = Request(
         input=input,
         output=output,
-        model=model or runs_dir / "model",
+        model=model or answering_model(runs_dir),
         options=PredictOptions(
             precision=precision,
-            operating_point=operating_point,
+            rule=OperatingRule.of(operating_point, threshold),
             review_below=review_below,
             maps=bool(explain),
             tags=dicom_tags,
             max_pixels=int(1e6 * max_megapixels),
             seconds=file_timeout,
             trust_headers=trust_headers,
+            sample=sample,
+            seed=seed,
         ),
         backbone=backbone,
         rows_per_file=rows_per_file,
@@ -176,22 +202,25 @@ def predict_batch(
                 results.add(index, classified)
             counts = results.publish()
             if request.report:
-                _write_page(request.report, results, counts, films, classifier)
+                _write_page(request, results, counts, films, classifier)
     console.say(_summary(request, films, counts, classifier.manifest.classes, len(results.names)))
     return SOME_INPUTS_UNUSABLE if counts.unreadable else DONE
 
 
 def _write_page(
-    path: Path, results: "Results", counts: "Counts", films: Inputs, classifier: "FilmClassifier"
+    request: Request,
+    results: "Results",
+    counts: "Counts",
+    films: Inputs,
+    classifier: "FilmClassifier",
 ) -> None:
     """The triage page of the whole table."""
+    from lib.reports.batch_films import BatchFilms
     from lib.reports.batch_page import in_triage_order, write_triage
 
-    def predict(names: Sequence[str]) -> Iterator["Prediction"]:
-        predictions = classifier.predict(map(films.source, names))
-        return console.track(predictions, "pictures", len(names))
-
-    write_triage(path, in_triage_order(results.rows()), counts, classifier.manifest, predict)
+    rows = in_triage_order(results.rows())
+    on_page = BatchFilms(request, films, classifier)
+    write_triage(request, rows, counts, classifier.manifest, on_page)
 
 
 def _summary(

@@ -19,7 +19,8 @@ RUNS_DIR = Setting(
     default=Path("runs"),
 )
 DATASET = Setting(
-    "source of the films: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom",
+    "source of the films: kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH, or "
+    "generated films: phantom, phantom:confounded, phantom:elsewhere",
     env="DATASET",
     default="kaggle",
     placeholder="SOURCE",

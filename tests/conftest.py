@@ -12,6 +12,10 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+# Several processes share the cores: idle threads of OpenMP must not keep them busy. Half of the CPU
+# time of a training test was such waiting. Read when torch is loaded, here and in every job.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from lib.dataset import synthetic
+from lib.dataset import chest, synthetic
 
 STORED = 160  # pixels; a quarter more than the network takes, so that a zoom does not blur
 HELD_OUT_CHILDREN = 0.15  # share of the patients
@@ -170,9 +170,9 @@ def generated_films(count: int, seed: int) -> Films:
     for number in range(count):
         seeds = (seed, number), (seed, number, 1)
         label = synthetic.CLASSES[number % 3]
-        grey = synthetic.draw(label, *(np.random.default_rng(key) for key in seeds))
+        grey = synthetic.draw(label, *seeds)
         rng, anatomy = (np.random.default_rng(key) for key in seeds)
-        soft, _ = synthetic._thorax(*synthetic._pose(rng), anatomy)
+        soft, _ = chest.thorax(*chest.pose(rng), anatomy)
         small = Image.fromarray(grey).resize((STORED, STORED), Image.Resampling.BOX)
         fields = Image.fromarray(soft).resize((STORED, STORED), Image.Resampling.BOX)
         lungs = np.asarray(fields) > 0.4

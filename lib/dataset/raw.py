@@ -59,7 +59,7 @@ class RawPlan:
     @staticmethod
     def of(films: Sequence[FoundFilm], data_dir: Path) -> "RawPlan":
         """Compare the films of a source with what an earlier ingest left in data/raw."""
-        earlier = tuple(_earlier_records(data_dir))
+        earlier = tuple(earlier_records(data_dir))
         known = {record.origin: record for record in earlier}
         names = _names(films, known)
         planned = (
@@ -171,7 +171,7 @@ def is_same_file(original: Path, copy: Path) -> bool:
     return True
 
 
-def _earlier_records(data_dir: Path) -> list[FilmRecord]:
+def earlier_records(data_dir: Path) -> list[FilmRecord]:
     """Rows of an earlier ingest; none if its manifest is missing, damaged or of an older form."""
     try:
         return read_manifest(data_dir)

@@ -83,11 +83,12 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
                 "Give --dataset folder:PATH with class folders below PATH."
             )
         return Source(FOLDER, root, f"folder:{rest}", may_link=False)
-    if dataset == "phantom":
-        root = cache_dir / f"phantom-{phantom_films}-{seed}"
+    if film_set := synthetic.SETS.get(dataset):
+        root = cache_dir / f"{dataset.replace(':', '-')}-{phantom_films}-{seed}"
         console.say(f"drawing {phantom_films} phantom films into {root}")
-        synthetic.write_films(root, phantom_films, seed, threads)
-        return Source(PHANTOM, root, f"phantom ({phantom_films} films, seed {seed})", may_link=True)
+        synthetic.write_films(root, phantom_films, seed, threads, film_set)
+        description = f"{dataset} ({phantom_films} films, seed {seed})"
+        return Source(PHANTOM, root, description, may_link=True)
     if kind == "kaggle":
         handle = rest or KAGGLE_THREE_CLASSES.handle
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(/versions/\d+)?", handle):
@@ -104,8 +105,8 @@ def locate(dataset: str, cache_dir: Path, phantom_films: int, seed: int, threads
             may_link=True,
         )
     raise UsageError(
-        "--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH or phantom, "
-        f"not {dataset!r}."
+        "--dataset takes kaggle, kaggle:OWNER/NAME[/versions/N], folder:PATH, "
+        f"{', '.join(synthetic.SETS)}, not {dataset!r}."
     )
 
 

@@ -1,27 +1,30 @@
 """Films from elsewhere as an evaluation set, without copies of films that the model knows."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lib.dataset import contradictions, provenance
 from lib.dataset.duplicates import near_duplicates
+from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import FoundFilm
 from lib.dataset.manifest import FilmRecord
 from lib.dataset.patients import patients
 from lib.dataset.raw import PlannedFilm, record_of
 from lib.dataset.split import group_films
+from lib.evaluation.fetched_folder import fetch_folder
 from lib.evaluation.films import Elsewhere, EvaluationSet, LabelledFilm, LeftOut
 from lib.evaluation.home import HomeFilms
 from lib.evaluation.labelled_folder import (
     LabelledFolder,
-    LabelTable,
     films_in_class_folders,
     films_in_table,
     folder_of,
 )
 from lib.evaluation.reading import Reading
+from lib.images.buckets import check as check_url
 from lib.images.reader import Examination, examine_in_place, not_examined
 from lib.run import console
 from lib.run.errors import JobError, UsageError
@@ -38,16 +41,25 @@ class FolderElsewhere:
     root: Path
     table: LabelTable | None  # None: class folders
     reading: Reading
+    unfetched: Sequence[LeftOut] = ()  # objects of a bucket that are not in its copy, `root`
 
     @staticmethod
-    def of(location: str, labels: Path | None, reading: Reading) -> "FolderElsewhere":
+    def of(location: str, labels: Path | None, reading: Reading, cache: Path) -> "FolderElsewhere":
         """The folder at `location`, with the table of labels if there is one.
 
+        A bucket's folder is copied to `cache` first.
+
         Raises:
-            UsageError: a bucket or an archive.
-            JobError: no such folder, or a damaged table.
+            UsageError: an archive, or a URL that no bucket can have.
+            JobError: no such folder, a damaged table, or a bucket that does not answer.
         """
         table = None if labels is None else LabelTable.read(labels)
+        if "://" in location:
+            check_url(location)
+            name = PurePosixPath(location).name
+            digest = hashlib.sha256(location.encode()).hexdigest()[:16]
+            copy = fetch_folder(location, cache / digest / name)
+            return FolderElsewhere(copy.root, table, reading, copy.left_out)
         return FolderElsewhere(folder_of(location), table, reading)
 
     @property
@@ -74,9 +86,12 @@ class FolderElsewhere:
         Raises:
             JobError: as `films_in_class_folders` and `films_in_table`.
         """
+        follow_links = self.reading.follow_links
         if self.table is None:
-            return films_in_class_folders(self.root, classes, self.reading.follow_links)
-        return films_in_table(self.root, self.table, classes, self.reading.follow_links)
+            labelled = films_in_class_folders(self.root, classes, follow_links)
+        else:
+            labelled = films_in_table(self.root, self.table, classes, follow_links)
+        return replace(labelled, left_out=[*labelled.left_out, *self.unfetched])
 
 
 def evaluation_set(

@@ -23,8 +23,9 @@ from lib.evaluation.results import (
 )
 from lib.evaluation.source_probe import score_probe
 from lib.evaluation.verdict import verdict
-from lib.prediction.calibration import Calibration, threshold_for
+from lib.prediction.calibration import Calibration
 from lib.prediction.classes import ABNORMAL
+from lib.prediction.fitting import threshold_for
 
 FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 

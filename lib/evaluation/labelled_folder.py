@@ -1,67 +1,22 @@
 """A folder of films from elsewhere: which files it holds, and the label of each."""
 
-import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.dataset.labels import ClassNames, FoundFilm, canonical, class_name, label_files, origin_of
-from lib.dataset.sources import GENERIC_ALIASES
+from lib.dataset.label_table import LabelRow, LabelTable, Meanings
+from lib.dataset.labels import FoundFilm, label_files, origin_of
 from lib.evaluation.films import LeftOut
 from lib.images.files import NOT_FOLLOWED, Listing, archive_refusal, find_files, unpack_command
 from lib.run.errors import JobError, UsageError
-from lib.storage.cells import from_cell
 
-COLUMNS = ("path", "label")
-PATIENT = "patient"  # a third column that may be there
 UNKNOWN_CLASS = "class that the model does not know"
 NO_LABEL = "in no class folder"
 LINK = f"link to a folder, which {NOT_FOLLOWED}"
 MASK = "segmentation mask"
 NO_ROW = "no row in the table of labels"
 NO_FILE = "row of the table of labels without a file"
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """A row of the table of labels."""
-
-    line: int
-    path: str  # as it stands there
-    label: str  # as it stands there
-    patient: str  # empty where the table has no such column
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """A CSV with the columns path and label, and perhaps patient, in any order."""
-
-    path: Path
-    rows: Sequence[LabelRow]
-
-    @staticmethod
-    def read(path: Path) -> "LabelTable":
-        """Read it whole.
-
-        Raises:
-            JobError: it cannot be read, lacks a column, or a row has no path or no label.
-        """
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                rows = list(_label_rows(path, csv.DictReader(file, strict=True)))
-        except FileNotFoundError:
-            raise JobError(f"--labels {path}: there is no such file.") from None
-        except OSError as error:
-            raise JobError(f"--labels {path} cannot be read: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise JobError(f"--labels {path} is not UTF-8. Save it as CSV in UTF-8.") from error
-        except csv.Error as error:
-            raise JobError(f"--labels {path} is no CSV: {error}.") from error
-        if not rows:
-            raise JobError(f"--labels {path} has no row below its first line.")
-        return LabelTable(path, rows)
 
 
 @dataclass(frozen=True)
@@ -97,14 +52,9 @@ def folder_of(location: str) -> Path:
     """The folder that --films names: PATH or folder:PATH.
 
     Raises:
-        UsageError: a bucket or an archive.
+        UsageError: an archive.
         JobError: no such folder.
     """
-    if "://" in location:
-        raise UsageError(
-            f"--films {location}: films are read several times here, so they must lie on a disk. "
-            "Copy the bucket's folder first, for instance with aws s3 sync, and name the copy."
-        )
     root = Path(location.removeprefix("folder:")).expanduser()
     if root.is_file() and (command := unpack_command(root)):
         raise UsageError(archive_refusal(f"--films {location}", root, command))
@@ -125,7 +75,7 @@ def films_in_class_folders(
         JobError: the folder cannot be listed, or holds no film of the model's classes.
     """
     listing = _listing(root, follow_links)
-    found = label_files(root, listing, _class_names(classes))
+    found = label_files(root, listing, Meanings.of(classes).names)
     known, left_out = _by_class(found.films, classes)
     left_out += [
         *(
@@ -146,25 +96,22 @@ def films_in_table(
         JobError: the folder cannot be listed, the table is damaged, or no row is a film of the
             model's classes.
     """
-    listing, names = _listing(root, follow_links), _class_names(classes)
+    listing, meanings = _listing(root, follow_links), Meanings.of(classes)
     files = {path.relative_to(root).as_posix(): path for path in listing.files}
     films: dict[str, FoundFilm] = {}
-    lines: dict[str, int] = {}
+    row_of: dict[str, LabelRow] = {}
     patients: dict[str, str] = {}
     left_out = []
     for row in table.rows:
-        name = next((name for name in _spellings(row.path, root) if name in files), None)
-        label = names.by_folder.get(canonical(row.label)) or class_name(row.label)
+        name = next((name for name in row.spellings(root) if name in files), None)
+        label = meanings.label(row)
         if name is None:
-            left_out.append(LeftOut(row.path, label, NO_FILE, f"line {row.line}"))
+            left_out.append(LeftOut(row.path, label, NO_FILE, row.place))
             continue
         if name in films and films[name].label != label:
-            raise JobError(
-                f"--labels {table.path}: line {row.line} gives {row.path} the label {label}, line "
-                f"{lines[name]} the label {films[name].label}. Correct one of them."
-            )
+            raise table.two_labels(row, label, row_of[name], films[name].label)
         film = FoundFilm(origin_of(files[name], root), files[name], label)
-        films[name], lines[name] = film, row.line
+        films[name], row_of[name] = film, row
         patients[film.origin] = row.patient
     known, unknown = _by_class([films[name] for name in sorted(films)], classes)
     without_row = [path for name, path in files.items() if name not in films]
@@ -175,34 +122,6 @@ def films_in_table(
         if not _is_same(path, table.path)
     ]
     return LabelledFolder(root, known, left_out, patients).require_films(classes)
-
-
-def _label_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[LabelRow]:
-    names = [name.strip() for name in reader.fieldnames or ()]
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise JobError(
-            f"--labels {path} has no column {' and no column '.join(missing)}; its first line is "
-            f"{','.join(names)!r}. Columns are separated by commas and named in the first line: "
-            "path,label."
-        )
-    reader.fieldnames = names
-    for row in reader:
-        cells = {name: (row[name] or "").strip() for name in names}
-        if None in row or not cells["path"] or not cells["label"]:
-            what = "has too many cells" if None in row else "needs a path and a label"
-            raise JobError(f"--labels {path}: line {reader.line_num} {what}.")
-        yield LabelRow(reader.line_num, cells["path"], cells["label"], cells.get(PATIENT, ""))
-
-
-def _spellings(path: str, root: Path) -> Iterator[str]:
-    """What a path of the table may mean below `root`: as it stands, or as a cell of our tables."""
-    names = [path, path.replace("\\", "/")]
-    with suppress(KeyError):  # a backslash that stands for itself
-        names.append(from_cell(path))
-    for name in names:
-        yield name
-        yield name.removeprefix("./")
-        yield name.removeprefix(f"{root.as_posix()}/")
 
 
 def _by_class(
@@ -222,13 +141,6 @@ def _listing(root: Path, follow_links: bool) -> Listing:
             "and to enter the folder."
         )
     return listing
-
-
-def _class_names(classes: Sequence[str]) -> ClassNames:
-    """Names of folders as for ingest; the model's own class of a name comes first."""
-    names = ClassNames.of((), (), GENERIC_ALIASES, ())
-    own = {canonical(name): name for name in classes}
-    return ClassNames({**names.by_folder, **own}, (), is_open=True)
 
 
 def _is_same(path: Path, other: Path) -> bool:

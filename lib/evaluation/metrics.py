@@ -19,9 +19,8 @@ BINS = 15  # of confidence, as in Guo et al., 2017
 def calibration_scores(
     predictions: LabelledPredictions, calibration: Calibration
 ) -> CalibrationScores:
-    """Reliability before and after the temperature."""
-    # Logits up to a constant per film, which softmax ignores.
-    logits = np.log(np.maximum(predictions.probabilities, 1e-30)) * calibration.temperature
+    """Reliability before and after the calibration."""
+    logits = calibration.logits(predictions.probabilities)
     return CalibrationScores(
         temperature=calibration.temperature,
         before=_reliability(softmax(logits), predictions.targets),
@@ -39,21 +38,22 @@ def conformal_scores(predictions: LabelledPredictions, calibration: Calibration)
     )
 
 
-def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = BINS) -> float:
+def expected_calibration_error(
+    confidence: Floats, correct: Bools, bins: int = BINS, weights: Floats | None = None
+) -> float:
     """Mean |accuracy - confidence| over equal-width bins, weighted by their films.
 
-    Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    `weights` `(N,)` say how much each film counts; None: all the same. Source: C. Guo et al., "On
+    Calibration of Modern Neural Networks", ICML 2017.
     """
-    gaps = [
-        row.films * abs(row.accuracy - row.confidence)
-        for row in reliability(confidence, correct, bins)
-    ]
-    return float(sum(gaps) / len(correct))
+    weights = np.ones(len(correct)) if weights is None else weights
+    gaps = np.bincount(_bin_of(confidence, bins), weights * (correct - confidence), bins)
+    return float(np.abs(gaps).sum() / weights.sum())
 
 
 def reliability(confidence: Floats, correct: Bools, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """The bins (low, high] of confidence that have films."""
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    bin_of = _bin_of(confidence, bins)
     return tuple(
         ReliabilityBin(
             films=int((bin_of == number).sum()),
@@ -64,9 +64,15 @@ def reliability(confidence: Floats, correct: Bools, bins: int = BINS) -> tuple[R
     )
 
 
-def brier(probabilities: Floats, targets: Ints) -> float:
-    """Brier score of probabilities `(N, classes)`, 0 to 2."""
-    return float(squared_errors(probabilities, targets).mean())
+def brier(probabilities: Floats, targets: Ints, weights: Floats | None = None) -> float:
+    """Brier score of probabilities `(N, classes)`, 0 to 2; `weights` `(N,)` as above."""
+    return float(np.average(squared_errors(probabilities, targets), weights=weights))
+
+
+def _bin_of(confidence: Floats, bins: int) -> Ints:
+    """Number of the bin (low, high] of each confidence `(N,)`."""
+    numbers: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return numbers
 
 
 def _reliability(probabilities: Floats, targets: Ints) -> Reliability:

@@ -46,16 +46,7 @@ def operating_point(
     in the test films. Needs `has_both_sides`.
     """
     is_case, is_called = _called(predictions, positive, threshold)
-    rates = partial(scoring.rates_at, is_case, is_called)
-    point = rates(scoring.once(len(predictions)))
-    resampled = intervals.bootstrap(predictions.groups, rates, seed)
-
-    def estimate(name: str, cases: Bools) -> Estimate:
-        rate, patients = float(point[name][0]), predictions.count_groups(cases)
-        return Estimate(rate, intervals.share_interval(rate, resampled[name], patients))
-
-    sensitivity = estimate("sensitivity", is_case)
-    specificity = estimate("specificity", ~is_case)
+    sensitivity, specificity = rates_of(predictions, is_case, is_called, seed)
     target = target_of(positive)
     return OperatingPoint(
         positive=positive,
@@ -66,10 +57,25 @@ def operating_point(
         missed=int((is_case & ~is_called).sum()),
         false_alarms=int((~is_case & is_called).sum()),
         predictive_values=tuple(
-            _predictive_values(sensitivity, specificity, prevalence) for prevalence in prevalences
+            predictive_estimates(sensitivity, specificity, prevalence) for prevalence in prevalences
         ),
         target=check_target(target, sensitivity, specificity) if target else None,
     )
+
+
+def rates_of(
+    predictions: LabelledPredictions, is_case: Bools, is_called: Bools, seed: int
+) -> tuple[Estimate, Estimate]:
+    """Sensitivity and specificity of calling the films `is_called` `(N,)` positive."""
+    rates = partial(scoring.rates_at, is_case, is_called)
+    point = rates(scoring.once(len(predictions)))
+    resampled = intervals.bootstrap(predictions.groups, rates, seed)
+
+    def estimate(name: str, cases: Bools) -> Estimate:
+        rate, patients = float(point[name][0]), predictions.count_groups(cases)
+        return Estimate(rate, intervals.share_interval(rate, resampled[name], patients))
+
+    return estimate("sensitivity", is_case), estimate("specificity", ~is_case)
 
 
 def check_target(
@@ -139,7 +145,7 @@ def _called(
     return cases, scores >= threshold
 
 
-def _predictive_values(
+def predictive_estimates(
     sensitivity: Estimate, specificity: Estimate, prevalence: float
 ) -> PredictiveValues:
     """With intervals from both rates at their lower, then at their upper ends.

@@ -199,6 +199,45 @@ class HomeScores:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Sensitivity and specificity at a stored threshold."""
+
+    positive: Annotated[str, "class, or abnormal: every class but NORMAL"]
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True)
+class SiteScores:
+    """What a calibration is worth at a site."""
+
+    ece: Annotated[float, "expected calibration error"]
+    brier: float
+    coverage: Annotated[float, "share of films whose conformal set holds the true class"]
+    rates: Annotated[tuple[Rates, ...], "of the class of interest and of 1 - P(NORMAL)"]
+    needs_review: Annotated[float, "share of the films"]
+    out_of_distribution: Annotated[float, "share of the films"]
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The model set up for a site: calibrated on half of its films, scored on the other half, and
+    the other way round, so that every film is scored once.
+    """
+
+    model: Annotated[str, "name of the new model in every table"]
+    films: Annotated[dict[str, int], "by class; all of them fitted the new model"]
+    temperature: float
+    offsets: Annotated[dict[str, float], "of each class, added to its scaled logit"]
+    thresholds: Annotated[dict[str, float], "stored in the new model, by class or abnormal"]
+    prevalences: Annotated[
+        dict[str, float], "stated; scores are of films weighted to them; empty: as in the films"
+    ]
+    before: Annotated[SiteScores, "with the calibration of home"]
+    after: Annotated[SiteScores, "with the calibration of the other half"]
+
+
+@dataclass(frozen=True)
 class External:
     """What only an evaluation of films from elsewhere has."""
 
@@ -218,6 +257,32 @@ class External:
     ]
     fitted_screening: Annotated[OperatingPoint | None, "the same for 1 - P(NORMAL)"]
     home: Annotated[HomeScores | None, "null: no evaluation of this model at home was found"]
+    recalibration: Annotated[
+        Recalibration | None, "null: the model was not set up for this place"
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """What only an evaluation of a table of predictions with a reader's labels has."""
+
+    table: Annotated[str, "name of the file"]
+    chosen: Annotated[
+        Literal["all", "random sample", "review only", "some"],
+        "which films of the table have a label; the scores are of the random sample alone, if all "
+        "of it has one",
+    ]
+    generalises: Annotated[bool, "whether the scores are an estimate of the whole table"]
+    words: str
+    readable: Annotated[int, "films of the table with a prediction"]
+    answered: Annotated[int, "films of the table that the reader has answered, in any way"]
+    not_a_chest_film: Annotated[int, "answered films that are none"]
+    cannot_tell: Annotated[int, "answered films of which the reader cannot tell the class"]
+    unknown_class: Annotated[int, "answered films of a class that the model does not know"]
+    not_in_table: Annotated[int, "labels without a film in the table"]
+    learnt: Annotated[
+        int, "scored films that the model was trained or selected on, as far as digests tell"
+    ] = 0
 
 
 @dataclass(frozen=True)
@@ -322,6 +387,7 @@ class Evaluation:
     source_probes: Annotated[
         tuple[SourceProbe, ...], "empty: none was run, or no class has films of two sources"
     ] = ()
+    labelled: Annotated[LabelledBatch | None, "null: not a table with a reader's labels"] = None
     leave_source_out: Annotated[LeaveSourceOut | None, "null: not asked for"] = None
     repeats: Annotated[Repeats | None, "null: not asked for"] = None
 

@@ -18,23 +18,32 @@ from lib.run import console
 from lib.storage import atomic
 
 
-def predict(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
+def predict(
+    request: Request, films: EvaluationSet, scored: Scored
+) -> tuple[pd.DataFrame, list[Prediction]]:
     """Write predictions.csv, one row per film, and read it again.
 
-    A film that could not be examined is not read again.
+    A film that could not be examined is not read again. For --recalibrate also the outputs of the
+    network, in the order of the rows.
     """
     files = [film.file for film in films.films if not film.record.problem]
     schema = RowSchema(scored.manifest.classes, probability_format=".9g")
     answers = console.track(scored.predictor.predict(files), films.kind, len(files))
-    rows = []
+    rows, outputs = [], []
     for film in films.films:
         problem = film.record.problem
         answer = Prediction(Film(film.file, problem)) if problem else next(answers)
         row = row_of(film.name, answer, scored.triage, scored.manifest.name)
-        rows.append(_labelled(film, schema.cells(row)))
-    table = request.folder / "predictions.csv"
-    atomic.write_csv(table, list(rows[0]), rows)
-    return read_predictions(table)
+        rows.append(labelled_cells(film, schema.cells(row)))
+        if request.recalibrate:
+            outputs.append(answer.without_pixels())
+    return write_predictions(request.folder / "predictions.csv", rows), outputs
+
+
+def write_predictions(path: Path, rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """Write a table of predictions, and read it again."""
+    atomic.write_csv(path, list(rows[0]), rows)
+    return read_predictions(path)
 
 
 def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
@@ -70,7 +79,7 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
     atomic.write_csv(path, columns, rows)
 
 
-def _labelled(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, str]:
+def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, str]:
     """A row of predictions.csv: the film's own columns among the cells of its prediction."""
     label = {"path": film.name, "label": film.label}
     origin = {"group": film.group, "source": film.source}

@@ -39,7 +39,7 @@ def check(location: str) -> None:
         return
     if _PASSWORD.match(rest):
         raise UsageError(
-            f"--input {protocol}://***@…: other users can see a password in a URL. Give the URL "
+            f"{protocol}://***@…: other users can see a password in a URL. Give the URL "
             "without it, and the credentials in the environment (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY)."
         )
@@ -81,7 +81,7 @@ class Bucket:
                 objects = {}
         if not objects:
             raise JobError(
-                f"--input {url}: no object found. Check the name; an empty folder needs an object "
+                f"{url}: no object found. Check the name; an empty folder needs an object "
                 "of no bytes whose name ends in /."
             )
         is_single = set(objects) == {root} and objects[root]["type"] == "file"
@@ -250,14 +250,12 @@ def _store_errors(url: str) -> AbstractContextManager[None]:
 
     def not_installed(error: ImportError) -> JobError:
         return JobError(
-            f"--input {protocol}://…: {error}. requirements-ray.txt installs s3://; other stores "
+            f"{protocol}://…: {error}. requirements-ray.txt installs s3://; other stores "
             "have packages of their own."
         )
 
     def no_url(error: ValueError) -> JobError:
-        return UsageError(
-            f"--input {url}: {error}. Give a folder, or a URL such as s3://bucket/folder."
-        )
+        return UsageError(f"{url}: {error}. Give a folder, or a URL such as s3://bucket/folder.")
 
     def no_answer(error: Exception) -> JobError:
         reason = _PATH_IN_ADDRESS.sub(r"\1", f"{type(error).__name__}: {error}")

@@ -51,6 +51,7 @@ class DecodedFilm:
     """A film as a square."""
 
     grey: np.ndarray  # (side, side) uint8, 0 black to 255 white
+    aspect: float = 1.0  # width / height of the film before it became a square
     notes: tuple[str, ...] = ()  # why a person should look at it, as far as the file tells
 
 
@@ -77,13 +78,14 @@ def decode_film(
     with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
-            return DecodedFilm(_square(Image.fromarray(film.levels), side), film.notes)
+            return _squared(Image.fromarray(film.levels), side, film.notes)
         with _opened(path, max_pixels) as image:
-            return DecodedFilm(_square(_decode(image, path, side), side))
+            return _squared(_decode(image, path, side), side)
 
 
-def _square(image: Image.Image, side: int) -> np.ndarray:
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+def _squared(image: Image.Image, side: int, notes: tuple[str, ...] = ()) -> DecodedFilm:
+    square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return DecodedFilm(np.asarray(square), image.width / image.height, notes)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class Film:
     stamp: Stamp = Stamp()  # noqa: RUF009
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
     notes: tuple[str, ...] = ()  # what the decoder noticed: each is a reason for a review
+    aspect: float = 1.0  # width / height as stored
 
 
 class FilmReader(Protocol[Source]):
@@ -78,7 +79,16 @@ class Reader:
             return Film(path, "changed while it was read: is it still being copied?", stamp=before)
         grey = decoded.grey
         contrast = float(grey.std())
-        return Film(path, "", grey, thumbnail_of(grey), contrast, before, tags, decoded.notes)
+        return Film(
+            path,
+            grey=grey,
+            thumbnail=thumbnail_of(grey),
+            contrast=contrast,
+            stamp=before,
+            tags=tags,
+            notes=decoded.notes,
+            aspect=decoded.aspect,
+        )
 
     def lost(self, path: Path, reason: str) -> Film:
         """See `FilmReader`."""

@@ -48,17 +48,24 @@ class ModelManifest:
     made_with: dict[str, str]  # package → version
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
     crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
+    site: str = ""  # place that the calibration was fitted at; empty: validation films at home
 
     @property
     def name(self) -> str:
-        """Backbone and first digits of the weights' digest: the `model` column of a CSV."""
-        return f"{self.backbone}@{self.weights_sha256[:12]}"
+        """The `model` column of a CSV: backbone and first digits of the weights' digest.
+
+        For a model that was set up for a site, also the site and digits of the calibration's
+        digest.
+        """
+        name = f"{self.backbone}@{self.weights_sha256[:12]}"
+        return f"{name}+{self.site}@{_digest_of(self.calibration or {})[:6]}" if self.site else name
 
     def write(self, folder: Path) -> None:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
-        if self.crop == "none":  # earlier versions read the folder as well
-            del content["crop"]
+        for field in ("crop", "site"):  # without them earlier versions read the folder as well
+            if content[field] == getattr(ModelManifest, field):
+                del content[field]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})
 
     @staticmethod

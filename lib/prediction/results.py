@@ -1,6 +1,7 @@
 """The rows of one run: journal, table, maps and processed contents behind one interface."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lib.images.inputs import Inputs
 from lib.prediction.classify import Classified
@@ -8,6 +9,7 @@ from lib.prediction.map_files import MapFolder
 from lib.prediction.processed import Processed, may_pass
 from lib.prediction.request import PredictOptions, Request
 from lib.prediction.rows import Counts, Row, RowSchema
+from lib.prediction.sample import draw
 from lib.run import console
 from lib.storage import tables
 from lib.storage.atomic import sha256_of
@@ -32,6 +34,7 @@ class Results:
         self.names: Sequence[str] = (
             self._processed.new(films, request.readers) if self._processed else films.names
         )
+        self._sample = draw(self.names, options.sample, options.seed)
         self._table = tables.table_of(request.output, schema.columns, request.rows_per_file)
         self._journal = Journal(self._table, self.names, self._belongs_to())
 
@@ -60,7 +63,8 @@ class Results:
         """Keep the row of `names[index]`, and its map."""
         if self._maps and film.map:
             self._maps.write(film.row.path, film.map)
-        self._journal.add(index, film.stamp, self._schema.record(film.row))
+        row = replace(film.row, is_sampled=film.row.path in self._sample)
+        self._journal.add(index, film.stamp, self._schema.record(row))
 
     def publish(self) -> Counts:
         """Write the table, remember the contents, delete the journal: in this order.
@@ -81,13 +85,15 @@ class Results:
 
     def _belongs_to(self) -> dict[str, object]:
         """What must be the same for rows of two runs to stand in one table."""
+        sample = {"sample": self._options.sample, "seed": self._options.seed}
         return {
             "model": sha256_of(self._request.model / "model.json"),
             "precision": self._options.precision,
-            "operating_point": self._options.operating_point,
+            "operating_point": str(self._options.rule),
             "review_below": self._options.review_below,
             "trust_headers": self._options.trust_headers,
             "columns": [column.name for column in self._schema.columns],
+            **(sample if self._options.sample else {}),
         }
 
     def _is_current(self, name: str, stamp: Stamp) -> bool:

@@ -16,6 +16,7 @@ from lib.storage.cells import from_cell, to_cell
 from lib.storage.lines import Column, LineCodec, Record
 
 BETWEEN_REASONS = "; "
+SAMPLED = "sampled"  # column
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Row:
     outside_lungs: float | None = None  # share of the evidence, 0 to 1
     error: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
+    is_sampled: bool = False  # drawn at random, for labelling
 
 
 def row_of(path: str, prediction: Prediction, triage: Triage, model: str) -> Row:
@@ -62,6 +64,7 @@ class RowSchema:
     classes: tuple[str, ...]
     tags: tuple[str, ...] = ()  # DICOM keywords
     probability_format: str = ".6f"
+    has_sample: bool = False  # whether films were drawn for labelling
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -77,6 +80,7 @@ class RowSchema:
             Column("outside_lungs", "number", ".3f"),
             Column("error"),
             Column("model"),
+            *([Column(SAMPLED, "flag")] if self.has_sample else []),
             *(Column(keyword) for keyword in self.tags),
         )
 
@@ -92,6 +96,7 @@ class RowSchema:
             row.outside_lungs,
             to_cell(row.error),
             row.model,
+            *([row.is_sampled] if self.has_sample else []),
             *(to_cell(row.tags.get(keyword, "")) for keyword in self.tags),
         )
 
@@ -101,7 +106,8 @@ class RowSchema:
         path, prediction, confidence = values[:3]
         behind = 3 + len(self.classes)
         probabilities = values[3:behind]
-        needs_review, reasons, outside_lungs, error, model, *tags = values[behind:]
+        needs_review, reasons, outside_lungs, error, model, *rest = values[behind:]
+        is_sampled = rest.pop(0) if self.has_sample else False
         return Row(
             path=from_cell(path),
             model=model,
@@ -114,9 +120,10 @@ class RowSchema:
             error=from_cell(error),
             tags={
                 keyword: from_cell(value)
-                for keyword, value in zip(self.tags, tags, strict=True)
+                for keyword, value in zip(self.tags, rest, strict=True)
                 if value
             },
+            is_sampled=is_sampled,
         )
 
     def cells(self, row: Row) -> dict[str, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lib.images.measure import LOW_CONTRAST
 from lib.prediction.calibration import Calibration, Reference
-from lib.prediction.classes import is_positive
+from lib.prediction.classes import ABNORMAL, has_screening_score, is_positive
 from lib.prediction.prediction import Prediction
 from lib.run.errors import JobError
 
@@ -53,6 +53,7 @@ class Triage:
     calibration: Calibration | None = None  # None: the model was made without validation films
     reference: Reference | None = None
     operating_point: str = ""  # class, or ABNORMAL, that is predicted from its threshold on
+    threshold: float | None = None  # probability of the operating point; None: the stored one
     review_below: float = 0.0  # probability of the predicted class
 
     @staticmethod
@@ -61,17 +62,23 @@ class Triage:
         manifest: "ModelManifest",
         operating_point: str = "",
         review_below: float = 0.0,
+        threshold: float | None = None,
     ) -> "Triage":
         """The rules for a model folder.
 
         Raises:
-            JobError: the model has no threshold for the class of the operating point.
+            JobError: the model does not have the class of the operating point, or no threshold for
+                it where none is given.
         """
         calibration = Calibration.read(manifest.calibration)
-        if operating_point:
+        if threshold is not None:
+            _require_class(manifest.classes, operating_point)
+        elif operating_point:
             _require_threshold(calibration, operating_point)
         reference = Reference.read(folder) if calibration else None
-        return Triage(manifest.classes, calibration, reference, operating_point, review_below)
+        return Triage(
+            manifest.classes, calibration, reference, operating_point, threshold, review_below
+        )
 
     def choose(self, probabilities: NDArray[np.float64]) -> int:
         """Index of the predicted class, from the probabilities `(classes,)` of one film.
@@ -79,9 +86,9 @@ class Triage:
         Without an operating point the most probable class; with one, the most probable of its
         classes from the threshold on, and the most probable other class below it.
         """
-        if self.operating_point and self.calibration:
+        threshold = self._threshold()
+        if threshold is not None:
             positive = is_positive(self.operating_point, self.classes)
-            threshold = self.calibration.thresholds[self.operating_point]
             is_called = probabilities[positive].sum() >= threshold
             probabilities = np.where(positive == is_called, probabilities, -1)
         return int(probabilities.argmax())
@@ -108,7 +115,7 @@ class Triage:
         if self.calibration and self.reference:
             yield from self._of_confidence(self.calibration, probabilities)
             yield from self._of_appearance(self.calibration, self.reference, prediction)
-            yield from self._of_threshold(self.calibration, probabilities)
+        yield from self._of_threshold(probabilities)
 
     def _of_confidence(
         self, calibration: Calibration, probabilities: NDArray[np.float64]
@@ -133,11 +140,15 @@ class Triage:
         if distance > calibration.largest_distance:
             yield Reason(Code.OUT_OF_DISTRIBUTION, UNLIKE)
 
-    def _of_threshold(
-        self, calibration: Calibration, probabilities: NDArray[np.float64]
-    ) -> Iterator[Reason]:
-        if self.operating_point:
-            threshold = calibration.thresholds[self.operating_point]
+    def _threshold(self) -> float | None:
+        """The probability of the operating point; None without one."""
+        if self.threshold is None and self.operating_point and self.calibration:
+            return self.calibration.thresholds[self.operating_point]
+        return self.threshold
+
+    def _of_threshold(self, probabilities: NDArray[np.float64]) -> Iterator[Reason]:
+        threshold = self._threshold()
+        if threshold is not None:
             positive = is_positive(self.operating_point, self.classes)
             probability = probabilities[positive].sum()
             if threshold / 2 <= probability < threshold:
@@ -155,6 +166,12 @@ def _of_lungs(lungs: "Lungs") -> Iterator[Reason]:
     elif lungs.orientation.startswith("turned"):
         degrees = lungs.orientation.removeprefix("turned ")
         yield Reason(Code.TURNED, f"looks turned by {degrees} degrees")
+
+
+def _require_class(classes: tuple[str, ...], positive: str) -> None:
+    known = (*classes, *((ABNORMAL,) if has_screening_score(classes) else ()))
+    if positive not in known:
+        raise JobError(f"--threshold {positive}=…: this model knows {', '.join(known)}.")
 
 
 def _require_threshold(calibration: Calibration | None, positive: str) -> None:

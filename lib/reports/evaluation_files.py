@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from lib.evaluation.operating_point import threshold_table
 from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.results import Evaluation
 from lib.reports import figures, pages
 from lib.reports.pages import Study
 from lib.storage import atomic
@@ -12,7 +15,7 @@ from lib.storage import atomic
 def write_all(study: Study, folder: Path, report: Path, model_card: Path | None) -> None:
     """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
     evaluation, predictions = study.evaluation, study.predictions
-    _write_thresholds(study, folder / "thresholds.csv")
+    _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
     figures.roc(predictions, evaluation, folder / "roc.png")
     overview = folder / "overview.png"
@@ -23,11 +26,22 @@ def write_all(study: Study, folder: Path, report: Path, model_card: Path | None)
     atomic.write_json(folder / "metrics.json", evaluation.to_json())
 
 
-def _write_thresholds(study: Study, path: Path) -> None:
+def write_scores(evaluation: Evaluation, predictions: pd.DataFrame, folder: Path) -> None:
+    """Write what needs no film: the scored rows, thresholds, two figures and last metrics.json."""
+    columns = [str(name) for name in predictions.columns]
+    rows = predictions.to_dict("records")
+    atomic.write_csv(folder / "predictions.csv", columns, rows)  # type: ignore[arg-type]
+    _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
+    figures.confusion(evaluation, folder / "confusion.png")
+    figures.roc(predictions, evaluation, folder / "roc.png")
+    atomic.write_json(folder / "metrics.json", evaluation.to_json())
+
+
+def _write_thresholds(evaluation: Evaluation, predictions: pd.DataFrame, path: Path) -> None:
     path.unlink(missing_ok=True)  # an earlier table may be of another class
-    point = study.evaluation.operating_point
+    point = evaluation.operating_point
     if point:
-        labelled = LabelledPredictions.of(study.predictions)
+        labelled = LabelledPredictions.of(predictions)
         prevalences = [row.prevalence for row in point.predictive_values]
         rows = threshold_table(labelled, point.positive, prevalences)
         atomic.write_csv(path, list(rows[0]), rows)

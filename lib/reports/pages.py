@@ -22,6 +22,7 @@ from lib.prediction.prediction import Prediction
 from lib.reports import films
 from lib.reports.figures import errors_of, evaluation_figures, history_figures
 from lib.reports.rendering import write_page
+from lib.reports.slider import threshold_slider
 
 FILMS_SHOWN = 12  # of the worst errors, and of the correct predictions
 PAIRS_SHOWN = 4
@@ -103,6 +104,7 @@ def write_report(path: Path, study: Study) -> None:
         "fewest_films": FEWEST_FILMS,
         "phases": _phases(study.runs, study.manifest),
         "figures": evaluation_figures(predictions, study.evaluation),
+        "thresholds": threshold_slider(predictions, study.evaluation, study.seed),
     }
     write_page(path, "report.html", content)
 

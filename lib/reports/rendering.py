@@ -35,10 +35,13 @@ def write_page(path: Path, template: str, content: dict[str, Any]) -> None:
     write_text(path, _ENVIRONMENT.get_template(template).render(content))
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> str:
-    """Pixels `(side, side[, 3])` as the data URL of a small JPEG."""
+def jpeg(pixels: NDArray[np.uint8], size: tuple[int, int] | None = None) -> str:
+    """Pixels `(side, side[, 3])` as the data URL of a JPEG: small, or of `size` (width, height)."""
     image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    if size:
+        image = image.resize(size)
+    else:
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -7,7 +7,9 @@ from lib.evaluation.results import (
     Comparison,
     Evaluation,
     External,
+    LabelledBatch,
     LeaveSourceOut,
+    Recalibration,
     Repeats,
     SourceScores,
 )
@@ -15,12 +17,11 @@ from lib.reports.formatting import score, with_range, with_spread
 from lib.run import console
 
 
-def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None:
+def print_evaluation(evaluation: Evaluation, folder: Path, report: Path | None) -> None:
     """Print scores, baselines, sources, operating point, comparison and verdict."""
-    scores, model = evaluation.scores, evaluation.model
-    kind = "external films" if evaluation.external else "test films"
+    scores = evaluation.scores
     console.table(
-        f"phase {model.phase} on {evaluation.films} {kind}",
+        _heading(evaluation),
         ("class", "precision", "recall", "F1", "AUROC", "films"),
         [
             (
@@ -55,10 +56,41 @@ def print_evaluation(evaluation: Evaluation, folder: Path, report: Path) -> None
         _print_comparison(evaluation.comparison)
     if evaluation.verdict:
         console.say(f"Verdict: {evaluation.verdict.words}")
+    intervals = "95 % intervals · "
+    if evaluation.labelled:
+        _print_labelled(evaluation, evaluation.labelled)
+        intervals *= evaluation.labelled.generalises
     console.say(
         f"accuracy {with_range(scores.accuracy)} · macro-F1 {with_range(scores.macro_f1)} · "
-        f"95 % intervals · results in {folder}, report: {report}"
+        f"{intervals}results in {folder}{f', report: {report}' if report else ''}"
     )
+
+
+def _heading(evaluation: Evaluation) -> str:
+    if evaluation.labelled:
+        return f"{evaluation.model.name} on {evaluation.films} labelled films"
+    kind = "external films" if evaluation.external else "test films"
+    return f"phase {evaluation.model.phase} on {evaluation.films} {kind}"
+
+
+def _print_labelled(evaluation: Evaluation, batch: LabelledBatch) -> None:
+    counts = {
+        "are no chest films": batch.not_a_chest_film,
+        "have a class that the reader cannot tell": batch.cannot_tell,
+        "have a class that the model does not know": batch.unknown_class,
+    }
+    console.say(
+        f"{batch.answered} of {batch.readable} readable films of {batch.table} are answered"
+        + "".join(f"; {number} {what}" for what, number in counts.items() if number)
+    )
+    if batch.not_in_table:
+        console.warn(f"{batch.not_in_table} labels are of films that {batch.table} does not have.")
+    if batch.generalises and not evaluation.calibration:
+        console.say(
+            f"no operating point: {evaluation.model.name} is not in the folder of runs, or has no "
+            "stored threshold. Name its folder with --model."
+        )
+    (console.say if batch.generalises else console.warn)(batch.words)
 
 
 def _print_source(source: SourceScores) -> None:
@@ -130,6 +162,22 @@ def _print_external(evaluation: Evaluation, external: External) -> None:
         console.say(
             f"at home, on {external.home.films} test films: accuracy "
             f"{with_range(external.home.accuracy)} · macro-F1 {with_range(external.home.macro_f1)}"
+        )
+    if external.recalibration:
+        _print_recalibration(external.recalibration)
+
+
+def _print_recalibration(site: Recalibration) -> None:
+    console.say(
+        f"set up for this place: {site.model}; expected calibration error {site.before.ece:.3f} "
+        f"before, {site.after.ece:.3f} after; needing a review {site.before.needs_review:.1%} "
+        f"before, {site.after.needs_review:.1%} after"
+    )
+    for rates in site.after.rates:
+        console.say(
+            f"{rates.positive} from probability {site.thresholds[rates.positive]:.3f} on, there: "
+            f"sensitivity {with_range(rates.sensitivity)}, "
+            f"specificity {with_range(rates.specificity)}"
         )
 
 

@@ -12,7 +12,7 @@ from lib.images.reader import thumbnail_of
 from lib.network import checkpoints, export
 from lib.network.choices import Tap
 from lib.network.numerics import Floats, Grey
-from lib.prediction import calibration
+from lib.prediction import fitting
 from lib.reports import figures
 from lib.run import console
 from lib.training.films import FilmReader, LabelledFilm, SplitFilms
@@ -78,10 +78,10 @@ def _calibrator(
     targets = np.array([film.target for film in chosen])
 
     def calibrate(model: Path, logits: Floats, features: Floats) -> dict[str, Any]:
-        fitted, reference = calibration.calibrate(
+        fitted, reference = fitting.calibrate(
             logits, targets, features, np.stack(thumbnails), classes
         )
         reference.write(model)
-        return asdict(fitted)
+        return fitted.to_json()
 
     return calibrate

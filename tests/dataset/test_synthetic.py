@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-from lib.dataset import synthetic
+from lib.dataset import chest, synthetic
 from lib.dataset.duplicates import near_duplicates
 from lib.images.decode import read_grey
 from lib.run.errors import UnreadableFilmError
@@ -64,17 +64,56 @@ def test_different_films_are_no_near_duplicates(phantom_films: Path) -> None:
 
 
 def test_brightness_contrast_size_and_file_type_do_not_tell_the_class(phantom_films: Path) -> None:
-    films = [film for film in synthetic.plan_films(75, 3) if not film.folder and not film.truncated]
+    assert accuracy_of_metadata(phantom_films, synthetic.plan_films(75, 3)) < 0.55  # chance: 0.35
+
+
+def test_in_the_confounded_set_they_do(tmp_path: Path) -> None:
+    confounded = synthetic.SETS["phantom:confounded"]
+    films = synthetic.write_films(tmp_path, 36, seed=3, threads=2, film_set=confounded)
+    assert accuracy_of_metadata(tmp_path, films) > 0.95
+
+
+def accuracy_of_metadata(folder: Path, films: list[synthetic.PlannedFilm]) -> float:
+    films = [film for film in films if not film.folder and not film.truncated]
     features = []
     for film in films:
-        with Image.open(phantom_films / film.relative_path) as image:
+        with Image.open(folder / film.relative_path) as image:
             grey = np.asarray(image.convert("L"), dtype=float)
             features.append(
                 [grey.mean(), grey.std(), *image.size, image.format == "PNG", len(image.getbands())]
             )
     table = np.array(features)
     table = (table - table.mean(0)) / (table.std(0) + 1e-9)
-    accuracy = cross_val_score(
-        LogisticRegression(), table, [film.label for film in films], cv=5
-    ).mean()
-    assert accuracy < 0.55  # chance is about 0.35
+    labels = [film.label for film in films]
+    return float(cross_val_score(LogisticRegression(), table, labels, cv=5).mean())
+
+
+def test_the_confounded_set_shows_the_same_chests() -> None:
+    fair = synthetic.plan_films(75, 3)
+    confounded = synthetic.plan_films(75, 3, synthetic.SETS["phantom:confounded"])
+    made = [(film.label, film.seed, film.anatomy_seed) for film in fair if "patient" in film.name]
+    assert made == [
+        (film.label, film.seed, film.anatomy_seed) for film in confounded if "patient" in film.name
+    ]
+    assert len({(film.label, film.hospital) for film in confounded}) == 3
+
+
+def test_the_films_from_elsewhere_show_other_patients() -> None:
+    home = {film.anatomy_seed for film in synthetic.plan_films(1200, 3)}
+    elsewhere = synthetic.plan_films(1200, 3, synthetic.SETS["phantom:elsewhere"])
+    assert not home & {film.anatomy_seed for film in elsewhere}
+    assert {film.label for film in elsewhere} == set(synthetic.CLASSES)
+
+
+@pytest.mark.parametrize("label", chest.FINDINGS)
+def test_disease_changes_the_lungs_and_nothing_else(label: str) -> None:
+    for number in range(20):
+        healthy, ill = (
+            chest.draw(name, np.random.default_rng(number), np.random.default_rng((number, 1)))
+            for name in ("NORMAL", label)
+        )
+        lungs, _ = chest.thorax(
+            *chest.pose(np.random.default_rng(number)), np.random.default_rng((number, 1))
+        )
+        assert np.abs(ill - healthy)[lungs < 0.01].max() < 0.01
+        assert (ill - healthy)[lungs > 0.5].max() > 0.1 * chest.AIR

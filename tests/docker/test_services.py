@@ -13,7 +13,7 @@ from tests.conftest import film
 from tests.docker.conftest import CALLER, IMAGE, Compose, wait_for
 
 pytestmark = pytest.mark.engine
-JOBS = ["ingest", "split", "train", "evaluate", "predict_batch"]
+JOBS = ["ingest", "split", "train", "evaluate", "predict_batch", "promote"]
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +123,7 @@ def test_from_inside_there_is_no_root_no_privilege_and_no_network(own: Compose, 
     assert "Read-only" in seen["root"]
     assert "Read-only" in seen["etc"]
     assert seen["tmp"] == ""
-    assert ("Read-only" in seen["data"]) == (job in ("evaluate", "predict_batch"))
+    assert ("Read-only" in seen["data"]) == (job in ("evaluate", "predict_batch", "promote"))
     assert seen["interfaces"] == ["lo"]
     assert seen["connection"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import FoundFilm
 from lib.dataset.raw import PlannedFilm, record_of
 from lib.evaluation.elsewhere import FolderElsewhere, evaluation_set
@@ -20,7 +21,6 @@ from lib.evaluation.labelled_folder import (
     NO_LABEL,
     NO_ROW,
     UNKNOWN_CLASS,
-    LabelTable,
 )
 from lib.evaluation.reading import Reading
 from lib.images.reader import examine

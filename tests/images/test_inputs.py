@@ -22,7 +22,7 @@ from moto import settings as moto_settings
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from jobs import predict_batch
+from jobs import evaluate, predict_batch
 from lib.images import buckets, inputs
 from lib.run.errors import JobError, UnreadableFilmError, UsageError
 from lib.storage.cells import from_cell
@@ -502,3 +502,34 @@ def test_no_credential_reaches_the_log_or_the_screen(
     for secret in (*secrets.values(), "pass-1"):
         assert secret not in logged
         assert secret not in said
+
+
+def test_labelled_films_of_a_bucket_are_copied_once_and_scored(
+    chain: Path,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(6):
+        label = ("normal", "tb")[number % 2]
+        put(f"in/{label}/{number}.png", film(tmp_path / f"{number}.png", seed=number))
+    monkeypatch.setattr(buckets, "LARGEST_OBJECT", 200_000)
+    put("in/tb/huge.png", bytes(300_000))
+    flags: tuple[object, ...] = ("--model", chain / "runs/model", "--films", "s3://films/in")
+    flags += ("--nobaselines", "--data_dir", tmp_path / "data", "--runs_dir", tmp_path / "runs")
+    assert run(evaluate, *flags) == 0
+    results = tmp_path / "runs" / "external" / "in"
+    rows = _rows(results / "predictions.csv")
+    assert set(rows) == {f"{('normal', 'tb')[number % 2]}/{number}.png" for number in range(6)}
+    assert "could not be fetched" in (results / "excluded.csv").read_text()
+
+    store.asked.clear()
+    put("in/normal/0.png", film(tmp_path / "new.png", seed=9))
+    buckets._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/tb/5.png")
+    assert run(evaluate, *flags) == 0
+    assert set(store.downloads()) == {"in/normal/0.png"}
+    assert set(_rows(results / "predictions.csv")) == set(rows) - {"tb/5.png"}
+    capsys.readouterr()
+    assert run(evaluate, *flags[:3], "s3://films/none", *flags[4:]) == 1
+    assert "s3://films/none: no object found" in capsys.readouterr().err

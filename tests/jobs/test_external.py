@@ -15,10 +15,12 @@ from PIL import Image
 from jobs import evaluate
 from lib.dataset import synthetic
 from lib.dataset.manifest import read_manifest, read_split
+from lib.evaluation import recalibration
 from lib.evaluation.operating_point import operating_point
 from lib.evaluation.predictions import LabelledPredictions, read_predictions
+from lib.network.artifact import ModelManifest
 from lib.reports import pages
-from tests.conftest import dirs, film, run
+from tests.conftest import dirs, film, predict, run
 
 FOLDERS = {"NORMAL": "Healthy", "PNEUMONIA": "pneumonia", "TUBERCULOSIS": "TB"}
 
@@ -249,8 +251,8 @@ def test_what_is_no_folder_is_refused_with_what_to_do(
         archive.add(hospital, "films")
     assert score(tmp_path / "films.tar.gz") == 2
     assert "is an archive, not a folder. Unpack it" in capsys.readouterr().err
-    assert score("s3://bucket/films") == 2
-    assert "Copy the bucket's folder first" in capsys.readouterr().err
+    assert score("s4://bucket/films") == 2
+    assert "s4://bucket/films: Protocol not known" in capsys.readouterr().err
     assert score(tmp_path / "nothing") == 1
     assert "there is no folder" in capsys.readouterr().err
     assert score(hospital, hospital / "out") == 2
@@ -258,9 +260,39 @@ def test_what_is_no_folder_is_refused_with_what_to_do(
     assert score(hospital, tmp_path / "out", "--labels", tmp_path / "none.csv") == 1
     assert "there is no such file" in capsys.readouterr().err
     assert run(evaluate, "--labels", "x.csv", *dirs(chain)) == 2
-    assert "--labels belongs to --films" in capsys.readouterr().err
+    assert "--labels belongs to --films PATH or --predictions" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert score(tmp_path / "empty") == 1
     assert "there is no file in this folder" in capsys.readouterr().err
     assert not (hospital / "out").exists()
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_model_is_set_up_for_the_place(
+    chain: Path, hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, runs = tmp_path / "sites" / "ward 3", tmp_path / "runs"
+    flags = ["--model", chain / "runs/model", "--data_dir", chain / "data", "--runs_dir", runs]
+    flags += ["--films", hospital, "--recalibrate", site, "--nobaselines"]
+    assert run(evaluate, *flags) == 1  # too few patients
+    assert not site.exists()
+    monkeypatch.setattr(recalibration, "FEW_PATIENTS", 5)
+    assert run(evaluate, *flags, "--prevalence", "COVID=0.1") == 1
+    assert run(evaluate, *flags, "--prevalence", "TUBERCULOSIS=0.1") == 0
+
+    before, after = ModelManifest.read(chain / "runs/model"), ModelManifest.read(site)
+    assert after.weights_sha256 == before.weights_sha256
+    assert after.name.startswith(f"{before.name}+ward_3@")
+    results = runs / "external" / hospital.name
+    found = metrics(results)["external"]["recalibration"]
+    assert found["model"] == after.name
+    assert found["prevalences"] == {"TUBERCULOSIS": 0.1}
+    assert sum(found["films"].values()) == metrics(results)["films"]
+    crossed = read_predictions(results / "recalibrated.csv")
+    assert len(crossed) == sum(found["films"].values())
+    assert "Set up for this place" in (results / "report.html").read_text()
+
+    assert predict(chain, hospital, tmp_path / "there.csv", "--model", site) == 0
+    there = read_predictions(tmp_path / "there.csv")
+    assert set(there["model"]) == {after.name}
+    assert run(evaluate, *flags[:-2], chain / "runs/model", "--nobaselines") == 1  # not a site's

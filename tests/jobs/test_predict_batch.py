@@ -121,6 +121,14 @@ def test_the_stored_operating_point_calls_its_class_from_its_threshold_on(
         assert (row["prediction"] == "TUBERCULOSIS") == called
 
 
+def test_a_given_threshold_takes_the_place_of_the_stored_one(chain: Path, tmp_path: Path) -> None:
+    films = (chain / "data").resolve() / "test"
+    assert predict(chain, films, tmp_path / "x.csv", "--threshold", "TUBERCULOSIS=0.25") == 0
+    for row in _rows(tmp_path / "x.csv"):
+        called = float(row["prob_TUBERCULOSIS"]) >= 0.25
+        assert (row["prediction"] == "TUBERCULOSIS") == called
+
+
 def test_the_screening_threshold_calls_whatever_is_not_normal(chain: Path, tmp_path: Path) -> None:
     films = (chain / "data").resolve() / "test"
     assert predict(chain, films, tmp_path / "x.csv", "--operating_point", "abnormal") == 0

@@ -35,7 +35,7 @@ def _lungs(left: float, top: float, right: float, bottom: float) -> Lungs:
 
 @pytest.fixture(scope="module")
 def phantom() -> np.ndarray:
-    film = synthetic.draw("NORMAL", np.random.default_rng(3), np.random.default_rng(4))
+    film = synthetic.draw("NORMAL", (3,), (4,))
     return np.asarray(Image.fromarray(film).resize((448, 448), Image.Resampling.BILINEAR))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lib.dataset import synthetic
+from lib.dataset import chest, synthetic
 from lib.network.lungs import (
     FOLDER,
     ORIENTATIONS,
@@ -30,7 +30,7 @@ def finder() -> LungFinder:
 
 @pytest.fixture(scope="module")
 def phantom() -> np.ndarray:
-    return synthetic.draw("NORMAL", np.random.default_rng(3), np.random.default_rng(4))
+    return synthetic.draw("NORMAL", (3,), (4,))
 
 
 def plot() -> np.ndarray:
@@ -68,9 +68,7 @@ def test_a_missing_model_is_refused(tmp_path: Path) -> None:
 def test_the_box_of_a_phantom_encloses_its_lungs(finder: LungFinder, phantom: np.ndarray) -> None:
     found = finder.find(phantom)
     assert found.box is not None
-    soft, _ = synthetic._thorax(
-        *synthetic._pose(np.random.default_rng(3)), np.random.default_rng(4)
-    )
+    soft, _ = chest.thorax(*chest.pose(np.random.default_rng(3)), np.random.default_rng(4))
     assert np.allclose(found.box, box_of(soft > 0.5), atol=0.08)
     assert found.orientation == "upright"
     assert found.fields.sum() <= found.mask.sum()

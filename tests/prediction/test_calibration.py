@@ -8,8 +8,8 @@ import pytest
 from lib.evaluation import metrics
 from lib.images.reader import Film
 from lib.network.numerics import softmax
-from lib.prediction import calibration
-from lib.prediction.calibration import Reference
+from lib.prediction import fitting
+from lib.prediction.calibration import Calibration, Reference
 from lib.prediction.classes import ABNORMAL
 from lib.prediction.prediction import Prediction
 from lib.prediction.triage import Triage
@@ -32,12 +32,12 @@ def test_the_screening_threshold_finds_the_films_of_every_class_but_normal() -> 
     logits, targets = _drawn(400, seed=4)
     features = np.random.default_rng(5).normal(size=(400, 8)).astype(np.float32)
     films = np.random.default_rng(6).integers(0, 255, (400, 32, 32))
-    found, _ = calibration.calibrate(logits, targets, features, films, CLASSES)
+    found, _ = fitting.calibrate(logits, targets, features, films, CLASSES)
     abnormal = 1 - softmax(logits / found.temperature)[targets != 0, 0]
     threshold = found.thresholds[ABNORMAL]
-    assert (abnormal >= threshold - 1e-12).mean() >= calibration.SENSITIVITY
-    assert (abnormal > threshold + 1e-12).mean() < calibration.SENSITIVITY
-    without, _ = calibration.calibrate(logits, targets, features, films, ("A", "B", "C"))
+    assert (abnormal >= threshold - 1e-12).mean() >= fitting.SENSITIVITY
+    assert (abnormal > threshold + 1e-12).mean() < fitting.SENSITIVITY
+    without, _ = fitting.calibrate(logits, targets, features, films, ("A", "B", "C"))
     assert set(without.thresholds) == {"A", "B", "C"}
 
 
@@ -52,7 +52,7 @@ def test_the_screening_threshold_finds_the_films_of_every_class_but_normal() -> 
 def test_at_the_screening_threshold_a_film_is_normal_or_its_likeliest_disease(
     probabilities: list[float], chosen: str
 ) -> None:
-    stored = calibration.Calibration(9, 1.0, 0.9, 0.1, 0.9, {ABNORMAL: 0.3}, 1.0, 0.0)
+    stored = Calibration(9, 1.0, 0.9, 0.1, 0.9, {ABNORMAL: 0.3}, 1.0, 0.0)
     triage = Triage(CLASSES, stored, operating_point=ABNORMAL)
     assert CLASSES[triage.choose(np.array(probabilities))] == chosen
 
@@ -60,7 +60,7 @@ def test_at_the_screening_threshold_a_film_is_normal_or_its_likeliest_disease(
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
 def test_the_temperature_undoes_overconfidence_and_underconfidence(scale: float) -> None:
     logits, targets = _drawn(20_000, 0, scale)
-    temperature = calibration.fit_temperature(logits, targets)
+    temperature = fitting.fit_temperature(logits, targets)
     assert temperature == pytest.approx(scale, rel=0.05)
     probabilities = softmax(logits / temperature)
     right = probabilities.argmax(axis=1) == targets
@@ -71,7 +71,7 @@ def test_the_temperature_undoes_overconfidence_and_underconfidence(scale: float)
 def test_films_without_a_single_error_do_not_make_every_answer_certain(films: int) -> None:
     targets = np.arange(films) % 3
     logits = np.eye(3)[targets] + np.random.default_rng(0).normal(0, 0.1, (films, 3))
-    confidence = softmax(logits / calibration.fit_temperature(logits, targets)).max(axis=1)
+    confidence = softmax(logits / fitting.fit_temperature(logits, targets)).max(axis=1)
     assert confidence.mean() == pytest.approx((films + 1) / (films + 2), abs=0.02)
 
 
@@ -81,18 +81,18 @@ def test_conformal_sets_hold_the_true_class_as_often_as_stated() -> None:
     for study in range(300):
         logits, targets = _drawn(333, study)
         of_true = softmax(logits)[np.arange(333), targets]
-        threshold = calibration.conformal_threshold(of_true[:133], 0.95)
+        threshold = fitting.conformal_threshold(of_true[:133], 0.95)
         covered.append((of_true[133:] >= threshold).mean())
     assert 0.945 <= np.mean(covered) <= 0.965
 
 
 def test_with_too_few_films_every_class_is_in_the_set() -> None:
-    assert calibration.conformal_threshold(np.full(10, 0.9), 0.95) == 0.0
+    assert fitting.conformal_threshold(np.full(10, 0.9), 0.95) == 0.0
 
 
 def test_the_threshold_reaches_the_sensitivity_and_no_higher_one_does() -> None:
     scores = np.random.default_rng(0).random(57)
-    threshold = calibration.threshold_for(0.9, scores)
+    threshold = fitting.threshold_for(0.9, scores)
     assert (scores >= threshold).mean() >= 0.9
     assert (scores > threshold).mean() < 0.9
 
@@ -104,7 +104,7 @@ def judge() -> tuple[Triage, np.random.Generator]:
     logits, targets = _drawn(400, 1, scale=2.0)
     features = 1 + 0.2 * generator.normal(size=(400, 64))
     films = np.linspace(0, 200, 1024).reshape(1, 32, 32) + generator.normal(0, 20, (400, 32, 32))
-    learnt, reference = calibration.calibrate(logits, targets, features, films, CLASSES)
+    learnt, reference = fitting.calibrate(logits, targets, features, films, CLASSES)
     return Triage(CLASSES, learnt, reference), generator
 
 
@@ -159,3 +159,47 @@ def test_a_model_without_validation_films_judges_blank_films_alone() -> None:
     assert [reason.text for reason in nobody.reasons(_answer(generator, contrast=0.0))] == [
         "blank or nearly blank"
     ]
+
+
+def test_offsets_undo_a_class_that_is_said_too_often() -> None:
+    logits, targets = _drawn(20_000, 7)
+    moved = 2 * (logits + np.array([1.0, -0.5, -0.5]))
+    temperature, offsets = fitting.fit_temperature_and_offsets(moved, targets)
+    assert temperature == pytest.approx(2, rel=0.05)
+    assert offsets == pytest.approx((-1.0, 0.5, 0.5), abs=0.1)
+    stored = Calibration(9, temperature, 0.9, 0.1, 0.9, {}, 1.0, 0.0, offsets)
+    probabilities = stored.probabilities(moved)
+    right = probabilities.argmax(axis=1) == targets
+    assert metrics.expected_calibration_error(probabilities.max(axis=1), right) < 0.015
+    again = stored.probabilities(stored.logits(probabilities))
+    assert np.abs(again - probabilities).max() < 1e-9
+
+
+def test_a_stated_case_mix_gives_the_probabilities_that_hold_there() -> None:
+    """Most TB films are taken away: with the new share stated, their probability is right again."""
+    logits, targets = _drawn(60_000, 8)
+    shares = np.bincount(targets) / len(targets)
+    offsets, new = fitting.shift_priors(shares.tolist(), {2: 0.05})
+    assert new == pytest.approx([0.95 * shares[0] / (1 - shares[2]), new[1], 0.05])
+    assert new.sum() == pytest.approx(1)
+    drawn = np.random.default_rng(9).random(len(targets)) < (new / shares)[targets] / 1.5
+    assert np.bincount(targets[drawn])[2] / drawn.sum() == pytest.approx(0.05, abs=0.005)
+
+    here = softmax(logits[drawn])[:, 2].mean()
+    there = softmax(logits[drawn] + offsets)[:, 2].mean()
+    assert here > 0.09
+    assert there == pytest.approx(0.05, abs=0.005)
+    weights = (new / shares)[targets]
+    probabilities = softmax(logits + offsets)
+    right = probabilities.argmax(axis=1) == targets
+    weighted = metrics.expected_calibration_error(probabilities.max(axis=1), right, weights=weights)
+    assert weighted < 0.015
+
+
+def test_weights_count_films_as_often_as_copies_would() -> None:
+    generator = np.random.default_rng(3)
+    scores, copies = generator.random(40), generator.integers(1, 5, 40)
+    repeated = np.repeat(scores, copies)
+    assert fitting.threshold_for(0.9, scores, copies.astype(float)) == fitting.threshold_for(
+        0.9, repeated
+    )

@@ -1,0 +1,90 @@
+"""What every threshold for the class of interest does: the stops of the slider in the report."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.evaluation import intervals, scoring
+from lib.evaluation.operating_point import cases_and_scores, predictive_estimates
+from lib.evaluation.predictions import Bools, Floats, LabelledPredictions
+from lib.evaluation.results import Estimate, PredictiveValues
+from lib.prediction.classes import ScreeningTarget
+
+DIGITS = 4  # of a threshold, rounded down so that it still calls the film that it comes from
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One threshold of the slider."""
+
+    threshold: float
+    sensitivity: Estimate
+    specificity: Estimate
+    is_stored: bool  # the threshold of the stored operating point
+
+    def meets(self, target: ScreeningTarget | None) -> bool:
+        """Whether both rates, without their intervals, reach the target."""
+        if target is None or self.sensitivity.value is None or self.specificity.value is None:
+            return False
+        return (
+            self.sensitivity.value >= target.sensitivity
+            and self.specificity.value >= target.specificity
+        )
+
+    @property
+    def is_in_print(self) -> bool:
+        """Whether the table on paper has it: every 0.05, and the stored one."""
+        return self.is_stored or math.isclose(self.threshold * 20, round(self.threshold * 20))
+
+    def at(self, prevalence: float) -> PredictiveValues:
+        """PPV and NPV at a prevalence."""
+        return predictive_estimates(self.sensitivity, self.specificity, prevalence)
+
+
+def stops(
+    predictions: LabelledPredictions, positive: str, stored: float, seed: int
+) -> tuple[Stop, ...]:
+    """Rates with 95 % intervals for the thresholds 0.00 to 1.00 and the stored one, in order.
+
+    All thresholds are scored on the same resamples. Needs films of both sides.
+    """
+    is_case, scores = cases_and_scores(predictions, positive)
+    rounded = math.floor(stored * 10**DIGITS) / 10**DIGITS
+    thresholds = sorted({*(percent / 100 for percent in range(101)), rounded})
+    called = scores[:, None] >= np.array(thresholds)
+
+    def rates(weights: Floats) -> scoring.Arrays:
+        return {
+            "sensitivity": _share(weights, is_case, called),
+            "specificity": _share(weights, ~is_case, ~called),
+        }
+
+    point = rates(scoring.once(len(predictions)))
+    resampled = intervals.bootstrap(predictions.groups, rates, seed)
+    patients = {
+        "sensitivity": predictions.count_groups(is_case),
+        "specificity": predictions.count_groups(~is_case),
+    }
+
+    def estimate(name: str, number: int) -> Estimate:
+        rate = float(point[name][0, number])
+        values = resampled[name][:, number]
+        return Estimate(rate, intervals.share_interval(rate, values, patients[name]))
+
+    return tuple(
+        Stop(
+            threshold,
+            estimate("sensitivity", number),
+            estimate("specificity", number),
+            is_stored=threshold == rounded,
+        )
+        for number, threshold in enumerate(thresholds)
+    )
+
+
+def _share(weights: Floats, among: Bools, right: Bools) -> Floats:
+    """Weighted share `(R, T)` of the films `among` `(N,)` that are `right` `(N, T)`."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share: Floats = (weights[:, among] @ right[among]) / weights[:, among].sum(axis=1)[:, None]
+    return share
