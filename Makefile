@@ -94,10 +94,11 @@ DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-240-$(SEED)
 
 demo: ## the whole chain on generated films, offline, about 3 minutes
 	@echo "== 1 of 3: films of one hospital, the classes differ by what lies in the lungs"
-	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 600' $(DEMO_FAIR) \
+	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 1200' $(DEMO_FAIR) \
 		PREDICT_ARGS='--report $(if $(filter docker,$(RUNNER)),runs,runs/demo)/predictions/test.html'
-	@echo "== 2 of 3: the same patients, but the films of each class come from a hospital of their own"
-	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 600' $(DEMO_CONFOUNDED)
+	@echo "== 2 of 3: 400 of these chests, but the films of each class come from a hospital of their own"
+	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 400' $(DEMO_CONFOUNDED) \
+		-o runs/demo/confounded/evaluation/phase_a/metrics.json
 	@echo "== 3 of 3: both models on the films of another hospital"
 	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 240' $(DEMO_ELSEWHERE)
 	@$(DEMO) external $(DEMO_FILMS) $(DEMO_FAIR)

@@ -10,7 +10,7 @@ macro_f1() { awk -F '[:,]' '/"macro_f1": \{/ { found = 1 } found && /"value"/ { 
 
 cat <<END
 
-Two models, trained on films of the same chests. Macro-F1 at home, and at another hospital that neither has seen:
+Two models of the same chests. Macro-F1 at home, and at another hospital that neither has seen:
 
                                               verdict      at home   elsewhere
   all films from one hospital                 $(printf '%-12s %7s %11s' "$(verdict "$fair/evaluation")" "$(macro_f1 "$fair/evaluation")" "$(macro_f1 "$fair/$elsewhere")")

@@ -1,6 +1,7 @@
 """Classify a folder of films. The result is a table, CSV or Parquet, with one row per file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,13 +137,17 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), error, model, with --sample also sampled. A file that cannot be read
-    has no prediction, and the reason in error; the table is complete all the same, and the exit
-    code is 3. An empty folder gives a table without rows. Hidden and operating-system files
-    (.DS_Store, Thumbs.db) are not inputs. Not a medical device: a person decides.
+    trained with --crop lungs), distance (of its features to the nearest validation films), error,
+    model, with --sample also sampled. A file that cannot be read has no prediction, and the reason
+    in error; the table is complete all the same, and the exit code is 3. An empty folder gives a
+    table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not
+    a medical device: a person decides.
 
     A name in .parquet gives the same rows as Parquet: numbers as doubles, missing ones as null.
     With --rows_per_file it is a folder of parts that pandas, polars and DuckDB read as one table.
+
+    Each run is compared with those before it (RUNS_DIR/nights, docs/OPERATIONS.md): one line says
+    what is unusual, and RUNS_DIR/drift.html shows all batches. No answer changes.
 
     Rows are on disk as they come, in .NAME.journal beside the table. After a stop, a kill or a full
     disk the same command goes on, and the table is that of an uninterrupted run. With --incremental
@@ -201,10 +206,33 @@ def predict_batch(
             for index, classified in console.track(rows, "films", len(missing)):
                 results.add(index, classified)
             counts = results.publish()
+            watch(runs_dir, results, classifier.manifest.name, request.output.name)
             if request.report:
                 _write_page(request, results, counts, films, classifier)
     console.say(_summary(request, films, counts, classifier.manifest.classes, len(results.names)))
     return SOME_INPUTS_UNUSABLE if counts.unreadable else DONE
+
+
+def watch(runs_dir: Path, results: "Results", model: str, table: str) -> None:
+    """Compare the films of this run with the batches before, keep it, and draw drift.html.
+
+    It never changes an answer, and a folder that cannot be written to costs no table.
+    """
+    from lib.prediction import drift, nights
+    from lib.reports.drift_page import write_drift_page
+
+    kept = nights.read_nights(runs_dir)
+    night = nights.Night.of(results.new_rows(), table, model)
+    if not night.films:
+        return
+    found = drift.compare(night, nights.of_model(kept, model))
+    (console.warn if found.findings else console.say)(found.words)
+    night = replace(night, findings=found.findings)
+    try:
+        nights.keep_night(runs_dir, night)
+        write_drift_page(runs_dir / "drift.html", [*kept, night])
+    except OSError as error:
+        console.warn(f"{runs_dir}/nights cannot be written ({error.strerror}): the table is there.")
 
 
 def _write_page(

@@ -90,7 +90,7 @@ def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, st
     """A row of predictions.csv: the film's own columns among the cells of its prediction."""
     label = {"path": film.name, "label": film.label}
     origin = {"group": film.group, "source": film.source}
-    behind = ("needs_review", "reasons", "outside_lungs", "error")
+    behind = ("needs_review", "reasons", "outside_lungs", "distance", "error")
     before = [name for name in cells if name not in (*behind, "path", "model")]
     return {
         **label,

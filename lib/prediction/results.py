@@ -83,6 +83,13 @@ class Results:
         """The rows of the published table, earlier ones included."""
         return map(self._schema.row, self._table.records())
 
+    def new_rows(self) -> Iterator[Row]:
+        """The rows of the published table whose films this run was asked for."""
+        if self._processed is None:
+            return self.rows()
+        names = set(self.names)
+        return (row for row in self.rows() if row.path in names)
+
     def _belongs_to(self) -> dict[str, object]:
         """What must be the same for rows of two runs to stand in one table."""
         sample = {"sample": self._options.sample, "seed": self._options.seed}

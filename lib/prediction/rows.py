@@ -31,6 +31,7 @@ class Row:
     needs_review: bool = True
     reasons: tuple[str, ...] = ()
     outside_lungs: float | None = None  # share of the evidence, 0 to 1
+    distance: float | None = None  # of its features to the nearest validation films, 0 to 2
     error: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
     is_sampled: bool = False  # drawn at random, for labelling
@@ -52,6 +53,7 @@ def row_of(path: str, prediction: Prediction, triage: Triage, model: str) -> Row
         needs_review=bool(reasons),
         reasons=reasons,
         outside_lungs=share_outside_lungs(prediction.maps, best, prediction.lungs),
+        distance=triage.distance(prediction),
         error=film.error,
         tags=film.tags,
     )
@@ -78,6 +80,7 @@ class RowSchema:
             Column("needs_review", "flag"),
             Column("reasons"),
             Column("outside_lungs", "number", ".3f"),
+            Column("distance", "number", ".4f"),
             Column("error"),
             Column("model"),
             *([Column(SAMPLED, "flag")] if self.has_sample else []),
@@ -94,6 +97,7 @@ class RowSchema:
             row.needs_review,
             to_cell(BETWEEN_REASONS.join(row.reasons)),
             row.outside_lungs,
+            row.distance,
             to_cell(row.error),
             row.model,
             *([row.is_sampled] if self.has_sample else []),
@@ -106,7 +110,7 @@ class RowSchema:
         path, prediction, confidence = values[:3]
         behind = 3 + len(self.classes)
         probabilities = values[3:behind]
-        needs_review, reasons, outside_lungs, error, model, *rest = values[behind:]
+        needs_review, reasons, outside_lungs, distance, error, model, *rest = values[behind:]
         is_sampled = rest.pop(0) if self.has_sample else False
         return Row(
             path=from_cell(path),
@@ -117,6 +121,7 @@ class RowSchema:
             needs_review=needs_review,
             reasons=tuple(from_cell(reasons).split(BETWEEN_REASONS)) if reasons else (),
             outside_lungs=outside_lungs,
+            distance=distance,
             error=from_cell(error),
             tags={
                 keyword: from_cell(value)

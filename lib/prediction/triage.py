@@ -93,6 +93,12 @@ class Triage:
             probabilities = np.where(positive == is_called, probabilities, -1)
         return int(probabilities.argmax())
 
+    def distance(self, prediction: Prediction) -> float | None:
+        """Of the film's features to the nearest validation films; None where there are none."""
+        if self.reference is None or not prediction.features.size:
+            return None
+        return float(self.reference.distances(prediction.features[None])[0])
+
     def reasons(self, prediction: Prediction) -> tuple[Reason, ...]:
         """Why a person should look at this film; empty if there is no reason."""
         if prediction.probabilities is None:
@@ -136,8 +142,8 @@ class Triage:
         likeness = float(reference.likeness(prediction.film.thumbnail[None])[0])
         if -likeness > max(calibration.smallest_likeness, 0):
             yield Reason(Code.INVERTED, "inverted")
-        distance = float(reference.distances(prediction.features[None])[0])
-        if distance > calibration.largest_distance:
+        distance = self.distance(prediction)
+        if distance is not None and distance > calibration.largest_distance:
             yield Reason(Code.OUT_OF_DISTRIBUTION, UNLIKE)
 
     def _threshold(self) -> float | None:

@@ -25,6 +25,7 @@ COLUMNS = [
     "needs_review",
     "reasons",
     "outside_lungs",
+    "distance",
     "error",
     "model",
 ]

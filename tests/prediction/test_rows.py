@@ -45,7 +45,7 @@ def test_an_unreadable_film_has_its_error_and_nothing_else() -> None:
     assert row == Row("a.png", "m@1", reasons=("unreadable",), error="damaged")
     assert row.needs_review
     assert list(SCHEMA.cells(row).values()) == [
-        *("a.png", "", "", "", "", "True", "unreadable", "", "damaged", "m@1", "", "")
+        *("a.png", "", "", "", "", "True", "unreadable", "", "", "damaged", "m@1", "", "")
     ]
 
 

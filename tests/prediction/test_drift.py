@@ -1,0 +1,125 @@
+"""Nights: what is kept of a batch, how rare false alarms are, and which changes are noticed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.prediction import drift
+from lib.prediction.nights import FOLDER, KEPT, SAMPLE, Night, keep_night, of_model, read_nights
+from lib.prediction.rows import Row
+from lib.prediction.triage import UNLIKE
+from lib.reports.drift_page import write_drift_page
+
+CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
+SHARES = (0.7, 0.2, 0.1)
+
+
+def rows(
+    films: int,
+    seed: int,
+    shares: tuple[float, ...] = SHARES,
+    farther: float = 0.0,
+    unlike: float = 0.02,
+    unsure: float = 0.0,
+) -> Iterator[Row]:
+    """Films drawn from one distribution, unless a change is asked for."""
+    rng = np.random.default_rng(seed)
+    for number in range(films):
+        is_unlike = rng.random() < unlike
+        yield Row(
+            f"{number}.png",
+            "m@1",
+            prediction=str(rng.choice(CLASSES, p=shares)),
+            confidence=float(np.clip(rng.beta(6, 2) - unsure, 0, 1)),
+            probabilities=(1 / 3, 1 / 3, 1 / 3),
+            needs_review=is_unlike or rng.random() < 0.15,
+            reasons=(UNLIKE,) if is_unlike else (),
+            distance=float(rng.normal(0.5 + farther, 0.1)),
+        )
+
+
+def night(films: int = 200, seed: int = 0, **change: Any) -> Night:
+    return Night.of(rows(films, seed, **change), "x.csv", "m@1")
+
+
+@pytest.fixture(scope="module")
+def before() -> list[Night]:
+    return [night(seed=1000 + number) for number in range(20)]
+
+
+def test_ordinary_nights_raise_as_few_alarms_as_stated(before: list[Night]) -> None:
+    alarms = sum(bool(drift.compare(night(seed=seed), before).findings) for seed in range(365))
+    assert alarms <= 3  # one is expected in a year at most; four or more have a chance of 2 %
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"farther": 0.1}, "distance"),  # another hospital, half the resolution
+        ({"unsure": 0.15}, "confidence"),
+        ({"unlike": 0.2}, "unlike the training films"),  # an inverted detector
+        ({"shares": (0.5, 0.4, 0.1)}, "PNEUMONIA"),  # twice as many cases
+    ],
+)
+def test_a_change_is_noticed_within_the_night(
+    before: list[Night], change: dict[str, Any], words: str
+) -> None:
+    noticed = [
+        any(found.startswith(words) for found in drift.compare(one, before).findings)
+        for one in (night(200, seed, **change) for seed in range(20))
+    ]
+    assert np.mean(noticed) >= 0.8
+
+
+def test_the_first_nights_are_compared_with_the_validation_films() -> None:
+    usual = drift.compare(night(100, unlike=0.01), [night(50)])
+    assert usual.words == "compared with the validation films of its model: nothing unusual"
+    strange = drift.compare(night(100, unlike=0.3), [])
+    assert "unlike the training films" in strange.findings[0]
+    assert strange.findings[0].endswith("of the validation films 2%")
+
+
+def test_a_handful_of_films_is_not_compared(before: list[Night]) -> None:
+    found = drift.compare(night(19, farther=0.5), before)
+    assert (found.findings, found.words[:20]) == ((), "fewer than 20 films:")
+
+
+def test_a_batch_is_kept_without_a_path_and_comes_back(tmp_path: Path) -> None:
+    one, other = night(50), Night.of(rows(30, 1), "y.csv", "n@2")
+    keep_night(tmp_path, one)
+    keep_night(tmp_path, other)
+    assert read_nights(tmp_path) == [one, other]
+    assert of_model(read_nights(tmp_path), "n@2") == [other]
+    files = sorted((tmp_path / FOLDER).glob("*.json"))
+    assert ".png" not in "".join(file.read_text() for file in files)
+    files[0].write_text("{")
+    assert read_nights(tmp_path) == [other]
+
+
+def test_the_oldest_batches_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.prediction.nights.KEPT", 3)
+    for seed in range(5):
+        keep_night(tmp_path, night(20, seed))
+    kept = [one.distance for one in read_nights(tmp_path)]
+    assert kept == [night(20, seed).distance for seed in (2, 3, 4)]
+    assert KEPT > 365
+
+
+def test_a_large_batch_keeps_an_even_sample() -> None:
+    large = night(5 * SAMPLE)
+    assert SAMPLE / 2 <= len(large.distance) <= SAMPLE
+    assert large.films == 5 * SAMPLE == sum(large.predictions.values())
+
+
+def test_the_page_marks_the_night_that_is_unusual(tmp_path: Path, before: list[Night]) -> None:
+    strange = Night.of(rows(200, 5), "<b>.csv", "m@1")
+    strange = Night(**{**vars(strange), "findings": ("TUBERCULOSIS 40% of films",)})
+    write_drift_page(tmp_path / "drift.html", [*before, strange])
+    page = (tmp_path / "drift.html").read_text()
+    assert "<h1>21 batches</h1>" in page
+    assert "TUBERCULOSIS 40% of films" in page
+    assert "&lt;b&gt;.csv" in page
+    assert page.count('class="unusual"') == 8  # a mark in each chart
