@@ -40,11 +40,17 @@ CONTROLS = {
 }
 
 
+Thumbnails = dict[Path, NDArray[np.uint8]]  # file → (32, 32)
+
+
 class Lungless(Protocol):
     """The scored network on films whose lungs are hidden: lib.evaluation.hidden_lungs."""
 
     def of(self, files: Sequence[Path], /) -> "Sequence[WithoutLungs | None]":
         """Its features, one entry per file; None for a film that cannot be read."""
+
+    def knows(self, file: Path, /) -> bool:
+        """Whether they were computed already."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Compute:
     cores: int
     readers: int  # threads that decode
     lungless: Lungless
-    thumbnails: dict[Path, NDArray[np.uint8]] = field(default_factory=dict)  # known ones
+    thumbnails: Thumbnails = field(default_factory=dict)  # that were read
 
 
 Films = Sequence[LabelledFilm]

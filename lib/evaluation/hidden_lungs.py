@@ -58,6 +58,10 @@ class LunglessFeatures:
         self._known.update(zip(missing, computed, strict=True))
         return [self._known[file] for file in files]
 
+    def knows(self, file: Path) -> bool:
+        """Whether its features were computed already."""
+        return file in self._known
+
     def _compute(self, files: Sequence[Path]) -> Iterator[WithoutLungs | None]:
         predictor = self._predictor
         reader = Reader(predictor.manifest.input_side, ANY_SIZE, trust_headers=True)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lib.evaluation.baselines import Thumbnails
 from lib.evaluation.hidden_lungs import LunglessFeatures
 from lib.evaluation.request import Request
 from lib.evaluation.results import ScoredModel
@@ -24,6 +25,7 @@ class Scored:
 
     predictor: Predictor
     triage: Triage
+    thumbnails: Thumbnails = field(default_factory=dict)  # that were read
 
     @property
     def manifest(self) -> ModelManifest:

@@ -46,11 +46,18 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, str]]) -> pd.DataF
     return read_predictions(path)
 
 
+def compute_of(request: Request, scored: Scored) -> baselines.Compute:
+    """What baselines may use. What was computed for a film once is known to all of them."""
+    return baselines.Compute(
+        request.seed, request.cores, request.readers, scored.lungless, scored.thumbnails
+    )
+
+
 def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) -> pd.DataFrame:
     """Write baselines.csv; without rows where none is wanted or there is no training film."""
     table = baselines.no_baselines()
     if request.baselines and films.training:
-        compute = baselines.Compute(request.seed, request.cores, request.readers, scored.lungless)
+        compute = compute_of(request, scored)
         table = baselines.predict_baselines(films, compute)
     _write_table(table, request.folder / "baselines.csv")
     return table

@@ -101,7 +101,7 @@ class Folds:
     """Trainings of one recipe on parts of the same films."""
 
     def __init__(self, recipe: Recipe, split: SplitFilms, machines: Machines) -> None:
-        """Build the network with its first weights.
+        """Find the first weights of the network.
 
         Raises:
             NotRepeatableError: the first weights are others than those of the model.

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lib.evaluation.baselines import Compute
 from lib.evaluation.leave_source_out import Fold, FoldAnswers, LeftOutTable, rows_of
 from lib.evaluation.model import Scored
 from lib.evaluation.request import Request
+from lib.evaluation.tables import compute_of
 from lib.network.choices import Tap
 from lib.run import console
 from lib.training.films import Part, SplitFilms
@@ -19,9 +19,7 @@ from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
 
 def table_of_folds(folds: Sequence[Fold], request: Request, scored: Scored) -> LeftOutTable:
     """Rows of leave_source_out.csv; without rows where the training cannot be repeated."""
-    compute = None
-    if request.baselines:
-        compute = Compute(request.seed, request.cores, request.readers, scored.lungless)
+    compute = compute_of(request, scored) if request.baselines else None
     machines = Machines(cpus=request.cores, workers=request.readers)
     try:
         recipe = recipe_of(request.runs_dir, scored.manifest.weights_sha256)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from lib.images.decode import read_grey
+from lib.images.decode import decode_film, read_grey
 from lib.images.files import find_files
 from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError
@@ -39,6 +39,16 @@ def _save(mode: str, path: Path, **options: Any) -> Path:
         image = image.convert(mode)
     image.save(path, **options)
     return path
+
+
+def test_a_square_remembers_the_proportions_of_its_film(tmp_path: Path) -> None:
+    path = _save("L", tmp_path / "a.png")
+    decoded = decode_film(path, 64)
+    assert (decoded.grey.shape, decoded.aspect) == ((64, 64), 160 / 120)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    _save("L", tmp_path / "b.jpg", exif=turned)
+    assert decode_film(tmp_path / "b.jpg", 64).aspect == 120 / 160
 
 
 @pytest.mark.parametrize(

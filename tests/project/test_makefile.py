@@ -275,6 +275,35 @@ def test_external_mounts_films_and_labels_read_only(tmp_path: Path) -> None:
     assert "usage: make external" in make("external").stdout
 
 
+@pytest.mark.parametrize(
+    ("target", "variable", "flag", "inside"),
+    [
+        ("labels", "FILMS", "--dataset", "folder:/input"),
+        ("score", "TABLE", "--predictions", "/tables/my inbox"),
+    ],
+)
+def test_labels_come_back_through_read_only_mounts(
+    tmp_path: Path, target: str, variable: str, flag: str, inside: str
+) -> None:
+    make = _checkout(tmp_path)
+    (tmp_path / "my inbox").mkdir()
+    (tmp_path / "my labels.csv").touch()
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    docker.chmod(0o755)
+    words = [f"PATH={docker.parent}:{os.environ['PATH']}", "RUNNER=docker"]
+    done = make("-s", target, *words, f"{variable}=my inbox", "LABELS=my labels.csv")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[said.index(flag) + 1] == inside
+    assert [said[at + 1] for at, word in enumerate(said) if word == "-v"] == [
+        f"{tmp_path / 'my inbox'}:{inside.removeprefix('folder:')}:ro",
+        f"{tmp_path / 'my labels.csv'}:/labels/my labels.csv:ro",
+    ]
+    assert f"usage: make {target}" in make(target).stdout
+
+
 def test_a_failed_job_stops_the_chain_and_leaves_no_target(tmp_path: Path) -> None:
     done = _checkout(tmp_path)("all", "DATASET=folder:/nowhere", "BACKBONE=efficientnet_lite0")
     assert done.returncode != 0
@@ -297,6 +326,10 @@ def test_help_is_the_default_and_lists_every_target(tmp_path: Path) -> None:
         "train-b",
         "evaluate",
         "external",
+        "labels",
+        "score",
+        "promote",
+        "rollback",
         "predict",
         "doctor",
         "audit",
