@@ -225,7 +225,7 @@ def watch(runs_dir: Path, results: "Results", model: str, table: str) -> None:
     night = nights.Night.of(results.new_rows(), table, model)
     if not night.films:
         return
-    found = drift.compare(night, nights.of_model(kept, model))
+    found = drift.compare(night, nights.ordinary(kept, model))
     (console.warn if found.findings else console.say)(found.words)
     night = replace(night, findings=found.findings)
     try:

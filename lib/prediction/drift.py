@@ -63,7 +63,7 @@ class Comparison:
 
 
 def compare(night: Night, earlier: Sequence[Night]) -> Comparison:
-    """Compare a batch with those before it that the same model answered, the oldest first."""
+    """Compare a batch with the ordinary ones before it that its model answered, oldest first."""
     if night.films < SMALLEST_BATCH:
         return Comparison((), "")
     before = earlier[-COMPARED:]

@@ -88,6 +88,9 @@ def keep_night(runs: Path, night: Night) -> None:
         path.unlink(missing_ok=True)
 
 
-def of_model(nights: Sequence[Night], model: str) -> list[Night]:
-    """The batches that this model answered."""
-    return [night for night in nights if night.model == model]
+def ordinary(nights: Sequence[Night], model: str) -> list[Night]:
+    """The batches that this model answered and that had nothing unusual.
+
+    A strange night does not become the measure of the next ones.
+    """
+    return [night for night in nights if night.model == model and not night.findings]
