@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -192,6 +193,13 @@ def test_a_name_that_is_not_utf8_costs_nothing(chain: Path, tmp_path: Path) -> N
     assert len(_rows(tmp_path / "x.csv")) == 1
 
 
+def _without_batch(page: Path) -> str:
+    """A triage page without the name under which a browser keeps the labels of its table."""
+    text, found = re.subn(r'"batch": "[0-9a-f]{64}"', "", page.read_text())
+    assert found == 1
+    return text
+
+
 def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(
     chain: Path, inbox: Path, tmp_path: Path
 ) -> None:
@@ -213,7 +221,7 @@ def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(
                     )
                 else:
                     assert known[column] == ("" if pd.isna(value) else str(value))
-        assert (tmp_path / f"{name}.html").read_bytes() == (tmp_path / "x.csv.html").read_bytes()
+        assert _without_batch(tmp_path / f"{name}.html") == _without_batch(tmp_path / "x.csv.html")
     assert sorted(path.name for path in (tmp_path / "parts.parquet").iterdir()) == [
         f"part-0000{n}.parquet" for n in range(3)
     ]
