@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from jobs import predict_batch
 from lib.dataset.manifest import read_split
+from lib.prediction import nights
 from lib.storage import atomic
 from lib.storage.cells import from_cell
-from tests.conftest import film, predict
+from tests.conftest import film, predict, run
 
 COLUMNS = [
     "path",
@@ -35,6 +37,11 @@ COLUMNS = [
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return [{**row, "path": from_cell(row["path"])} for row in csv.DictReader(file)]
+
+
+def _page(path: Path) -> str:
+    """Without the identity of the batch, which comes from the name of its table."""
+    return re.sub(r'"batch": "[0-9a-f]{64}"', "", path.read_text())
 
 
 @pytest.fixture
@@ -131,6 +138,22 @@ def test_a_given_threshold_takes_the_place_of_the_stored_one(chain: Path, tmp_pa
         assert (row["prediction"] == "TUBERCULOSIS") == called
 
 
+def test_a_batch_is_compared_and_kept_for_the_next_one(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = (chain / "data").resolve() / "train"
+    flags = ["--model", chain / "runs/model", "--runs_dir", tmp_path / "runs"]
+    table = tmp_path / "x.csv"
+    assert run(predict_batch, "--input", films, "--output", table, *flags) == 0
+    said = "".join(capsys.readouterr())
+    assert "compared with the validation films of its model" in said
+    (night,) = nights.read_nights(tmp_path / "runs")
+    rows = _rows(table)
+    assert night.films == len(rows)
+    assert night.distance == tuple(round(float(row["distance"]), 4) for row in rows)
+    assert "x.csv" in (tmp_path / "runs" / "drift.html").read_text()
+
+
 def test_the_screening_threshold_calls_whatever_is_not_normal(chain: Path, tmp_path: Path) -> None:
     films = (chain / "data").resolve() / "test"
     assert predict(chain, films, tmp_path / "x.csv", "--operating_point", "abnormal") == 0
@@ -193,12 +216,6 @@ def test_a_name_that_is_not_utf8_costs_nothing(chain: Path, tmp_path: Path) -> N
     assert len(_rows(tmp_path / "x.csv")) == 1
 
 
-def _without_batch(page: Path) -> str:
-    """A triage page without the name under which a browser keeps the labels of its table."""
-    text, found = re.subn(r'"batch": "[0-9a-f]{64}"', "", page.read_text())
-    assert found == 1
-    return text
-
 
 def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(
     chain: Path, inbox: Path, tmp_path: Path
@@ -221,7 +238,7 @@ def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(
                     )
                 else:
                     assert known[column] == ("" if pd.isna(value) else str(value))
-        assert _without_batch(tmp_path / f"{name}.html") == _without_batch(tmp_path / "x.csv.html")
+        assert _page(tmp_path / f"{name}.html") == _page(tmp_path / "x.csv.html")
     assert sorted(path.name for path in (tmp_path / "parts.parquet").iterdir()) == [
         f"part-0000{n}.parquet" for n in range(3)
     ]
