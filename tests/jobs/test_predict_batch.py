@@ -216,7 +216,6 @@ def test_a_name_that_is_not_utf8_costs_nothing(chain: Path, tmp_path: Path) -> N
     assert len(_rows(tmp_path / "x.csv")) == 1
 
 
-
 def test_parquet_and_csv_hold_the_same_rows_and_make_the_same_page(
     chain: Path, inbox: Path, tmp_path: Path
 ) -> None:
