@@ -1,6 +1,5 @@
 """Score a model on labelled films: predictions.csv first, then every number from that table."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,18 +17,14 @@ from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from lib.evaluation.elsewhere import FolderElsewhere
-    from lib.evaluation.evaluation import Options
     from lib.evaluation.films import EvaluationSet
     from lib.evaluation.leave_source_out import LeftOutTable
     from lib.evaluation.model import Scored
     from lib.evaluation.results import Evaluation, Repeats
     from lib.network.artifact import ModelManifest
-    from lib.prediction.prediction import Prediction
 
 
 def evaluate(
@@ -241,13 +236,14 @@ def evaluate(
     )
     request.check()
     if request.predictions:
-        return score_table(request, request.predictions)
+        return score_labels(request)
     from lib.evaluation import evaluation as engine
     from lib.evaluation import tables
     from lib.evaluation.model import model_to_score
+    from lib.evaluation.recalibration import external_results, require_site
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
-        options = options_of(request, scored.manifest.classes)
+        options = engine.Options.of(request, scored.manifest.classes)
         to_score = films_to_score(request, scored.manifest)
         earlier = earlier_predictions(request, to_score, scored.manifest)
         require_site(request, to_score, scored)
@@ -268,43 +264,20 @@ def evaluate(
         )
         evaluation = replace(evaluation, repeats=spread)
         if to_score.elsewhere:
-            evaluation = add_external(
-                evaluation, request, answers, to_score, scored, options, outputs
-            )
+            external = external_results(request, answers, to_score, scored, options, outputs)
+            evaluation = replace(evaluation, external=external)
         write_all(request, evaluation, answers, to_score, scored)
     return print_results(request, evaluation, to_score)
 
 
-def score_table(request: Request, path: Path) -> int:
+def score_labels(request: Request) -> int:
     """Score the films of a table of predictions that have a label, without model and films."""
-    from lib.dataset.label_table import LabelTable
-    from lib.evaluation import evaluation as engine
-    from lib.evaluation.answered_by import AnsweringModel
-    from lib.evaluation.baselines import no_baselines
-    from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled_batch
-    from lib.evaluation.predictions import read_earlier
+    from lib.evaluation.labelled_table import evaluate_table
     from lib.reports import evaluation_files
     from lib.reports.summary import print_evaluation
 
-    assert request.labels
-    labels, table = LabelTable.read(request.labels), read_table(path)
     with atomic.lock(request.folder, "the evaluation"):
-        wanted = AnsweringModel.of_folder(request.model).name if request.model else None
-        joined = join_labels(table, path.name, labels, wanted)
-        films, classes = joined.predictions, joined.classes
-        model = AnsweringModel.find(joined.model, request.model, request.runs_dir)
-        earlier = None
-        if request.compare:
-            earlier = read_earlier(
-                request.compare, list(films["path"]), list(films["label"]), classes
-            )
-        options = options_of(request, classes)
-        evaluation = engine.evaluate(
-            films, no_baselines(), model.identity, model.calibration, options, earlier
-        )
-        evaluation = with_labelled_batch(
-            evaluation, joined.batch_beside(model.learnt(request.data_dir))
-        )
+        evaluation, films = evaluate_table(request)
         evaluation_files.write_scores(evaluation, films, request.folder)
     print_evaluation(evaluation, request.folder, None)
     return DONE
@@ -331,23 +304,6 @@ def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSe
     return films
 
 
-def options_of(request: Request, classes: Sequence[str]) -> "Options":
-    """The class of interest, the prevalences and the seed.
-
-    Raises:
-        JobError: the model does not have the class.
-    """
-    from lib.evaluation.evaluation import Options
-    from lib.prediction.classes import ABNORMAL, CLASS_OF_INTEREST, has_screening_score
-
-    screening = (ABNORMAL,) if has_screening_score(classes) else ()
-    known = (*classes, *screening)
-    if request.positive is not None and request.positive not in known:
-        raise JobError(f"--positive {request.positive}: this model knows {', '.join(known)}.")
-    positive = request.positive or CLASS_OF_INTEREST
-    return Options(positive, request.prevalences, request.seed)
-
-
 def earlier_predictions(
     request: Request, films: "EvaluationSet", manifest: "ModelManifest"
 ) -> "pd.DataFrame | None":
@@ -357,14 +313,6 @@ def earlier_predictions(
     if request.compare is None:
         return None
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
-
-
-def require_site(request: Request, films: "EvaluationSet", scored: "Scored") -> None:
-    """Refuse, before any film is read, to set the model up for a site where that cannot be done."""
-    if request.recalibrate:
-        from lib.evaluation.recalibration import require_possible
-
-        require_possible(films, scored, request.recalibrate, request.prevalence)
 
 
 def leave_sources_out(
@@ -417,52 +365,14 @@ def write_all(
 def repeat_splits(
     request: Request, films: "EvaluationSet", manifest: "ModelManifest"
 ) -> "Repeats | None":
-    """Train heads on other splits, and write repeats.csv; None: not asked for.
-
-    Raises:
-        JobError: the training of the model cannot be repeated.
-    """
+    """Train heads on other splits, and write repeats.csv; None: not asked for."""
     (request.folder / "repeats.csv").unlink(missing_ok=True)  # of another model, perhaps
     if not request.repeats:
         return None
     signals.import_torch()
-    from lib.training.recipe import NotRepeatableError
     from lib.training.repeats import repeat
 
-    try:
-        return repeat(request, films, manifest.weights_sha256)
-    except NotRepeatableError as error:
-        raise JobError(
-            f"--repeats {request.repeats} repeats the training of the model, but {error}. Give the "
-            "RUNS_DIR that it was trained in."
-        ) from error
-
-
-def add_external(
-    evaluation: "Evaluation",
-    request: Request,
-    predictions: "pd.DataFrame",
-    films: "EvaluationSet",
-    scored: "Scored",
-    options: "Options",
-    outputs: "Sequence[Prediction]",
-) -> "Evaluation":
-    """The evaluation, with what only films from elsewhere have. Writes the model for their site."""
-    from lib.evaluation.external import external_results
-    from lib.evaluation.home import scores_at_home
-    from lib.evaluation.recalibration import SiteFilms, set_up
-
-    assert films.elsewhere
-    home = scores_at_home(request.runs_dir, scored.identity, options.positive)
-    external = external_results(predictions, films.elsewhere, home, scored.calibration, options)
-    if request.recalibrate:
-        site = SiteFilms.of(films, outputs, scored.manifest.classes)
-        table = request.folder / "recalibrated.csv"
-        result = set_up(
-            site, predictions, scored, options, request.prevalence, request.recalibrate, table
-        )
-        external = replace(external, recalibration=result)
-    return replace(evaluation, external=external)
+    return repeat(request, films, manifest.weights_sha256)
 
 
 def print_results(request: Request, evaluation: "Evaluation", films: "EvaluationSet") -> int:

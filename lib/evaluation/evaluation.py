@@ -11,6 +11,7 @@ from lib.evaluation.baselines import BASELINES, LUNGS_FOUND, score_baselines
 from lib.evaluation.leave_source_out import LeftOutTable, score_folds
 from lib.evaluation.operating_point import cases_and_scores, has_both_sides, operating_point
 from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.request import Request
 from lib.evaluation.results import (
     VERSION,
     Comparison,
@@ -24,8 +25,9 @@ from lib.evaluation.results import (
 from lib.evaluation.source_probe import score_probe
 from lib.evaluation.verdict import verdict
 from lib.prediction.calibration import Calibration
-from lib.prediction.classes import ABNORMAL
+from lib.prediction.classes import ABNORMAL, CLASS_OF_INTEREST, has_screening_score
 from lib.prediction.fitting import threshold_for
+from lib.run.errors import JobError
 
 FEW_FILMS = 5  # of a class, or of the others, below which a source has no AUROC
 
@@ -37,6 +39,19 @@ class Options:
     positive: str  # class of interest, or ABNORMAL
     prevalences: Sequence[float]
     seed: int
+
+    @staticmethod
+    def of(request: Request, classes: Sequence[str]) -> "Options":
+        """For a model of these classes.
+
+        Raises:
+            JobError: the model does not have the class of interest.
+        """
+        known = (*classes, *((ABNORMAL,) if has_screening_score(classes) else ()))
+        if request.positive is not None and request.positive not in known:
+            raise JobError(f"--positive {request.positive}: this model knows {', '.join(known)}.")
+        positive = request.positive or CLASS_OF_INTEREST
+        return Options(positive, request.prevalences, request.seed)
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from lib.prediction.rows import BETWEEN_REASONS
 from lib.prediction.triage import UNLIKE
 
 
-def external_results(
+def away_from_home(
     predictions: pd.DataFrame,
     elsewhere: Elsewhere,
     home: HomeScores | None,

@@ -17,12 +17,14 @@ import pandas as pd
 
 from lib.evaluation import metrics
 from lib.evaluation.evaluation import Options
-from lib.evaluation.external import share_unlike
+from lib.evaluation.external import away_from_home, share_unlike
 from lib.evaluation.films import EvaluationSet, LabelledFilm
+from lib.evaluation.home import scores_at_home
 from lib.evaluation.model import Scored
 from lib.evaluation.operating_point import cases_and_scores, has_both_sides, rates_of
 from lib.evaluation.predictions import Floats, Ints, LabelledPredictions
-from lib.evaluation.results import Rates, Recalibration, SiteScores
+from lib.evaluation.request import Request
+from lib.evaluation.results import External, Rates, Recalibration, SiteScores
 from lib.evaluation.site_model import require_free, write_site_model
 from lib.evaluation.tables import labelled_cells, write_predictions
 from lib.prediction.calibration import Calibration, Reference
@@ -120,23 +122,23 @@ class CaseMix:
         return CaseMix(offsets, new / shares)
 
 
-def require_possible(
-    films: EvaluationSet, scored: Scored, folder: Path, prevalences: Mapping[str, float]
-) -> None:
-    """Refuse what cannot be set up, before any film is read by the network.
+def require_site(request: Request, films: EvaluationSet, scored: Scored) -> None:
+    """Refuse what --recalibrate cannot set up, before the network reads a film.
 
     Raises:
         JobError: a folder that holds something else, a model without calibration, an unknown class,
             or too few films.
     """
-    require_free(folder)
+    if not request.recalibrate:
+        return
+    require_free(request.recalibrate)
     if not scored.calibration:
         raise JobError(
             "--recalibrate: this model was made without validation films, so it has no calibration "
             "to replace. Train again with validation films."
         )
     classes = scored.manifest.classes
-    unknown = [name for name in prevalences if name not in classes]
+    unknown = [name for name in request.prevalence if name not in classes]
     if unknown:
         raise JobError(f"--prevalence {unknown[0]}: this model knows {', '.join(classes)}.")
     _require_enough(films)
@@ -160,6 +162,31 @@ def _require_enough(films: EvaluationSet) -> None:
             "With that many a sensitivity of 90 % is known to ±13 points, with 35 to ±10, with 140 "
             "to ±5. Add labelled films, or leave the films of that class out."
         )
+
+
+def external_results(
+    request: Request,
+    predictions: pd.DataFrame,
+    films: EvaluationSet,
+    scored: Scored,
+    options: Options,
+    outputs: Sequence[Prediction],
+) -> External:
+    """What only films from elsewhere have. Writes the model for their site, if it is asked for.
+
+    `predictions` is predictions.csv, `outputs` what the network computed for its rows.
+    """
+    assert films.elsewhere
+    home = scores_at_home(request.runs_dir, scored.identity, options.positive)
+    external = away_from_home(predictions, films.elsewhere, home, scored.calibration, options)
+    if not request.recalibrate:
+        return external
+    site = SiteFilms.of(films, outputs, scored.manifest.classes)
+    table = request.folder / "recalibrated.csv"
+    result = set_up(
+        site, predictions, scored, options, request.prevalence, request.recalibrate, table
+    )
+    return replace(external, recalibration=result)
 
 
 def set_up(

@@ -13,11 +13,12 @@ from lib.evaluation.repeats import rows_of, score_repeats
 from lib.evaluation.request import Request
 from lib.evaluation.results import Repeats
 from lib.run import console
+from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.training.films import LabelledFilm, SplitFilms
 from lib.training.folds import Folds, views_of
 from lib.training.machines import Machines
-from lib.training.recipe import recipe_of
+from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
 
 
 def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repeats:
@@ -33,7 +34,7 @@ def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repea
     every = sorted(
         [*films.training, *films.validation, *films.films], key=lambda film: film.record.path
     )
-    recipe = replace(recipe_of(request.runs_dir, weights_sha256), last_block=None)
+    recipe = replace(_recipe(request, weights_sha256), last_block=None)
     split = SplitFilms.read(request.data_dir)
     machines = Machines(cpus=request.cores, workers=request.readers)
     folds = Folds(recipe, _undivided(split, every), machines)
@@ -58,6 +59,16 @@ def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repea
     cells = [dict(zip(columns, row, strict=True)) for row in table.itertuples(index=False)]
     atomic.write_csv(request.folder / "repeats.csv", columns, cells)
     return score_repeats(table, round(sum(sizes) / len(sizes)))
+
+
+def _recipe(request: Request, weights_sha256: str) -> Recipe:
+    try:
+        return recipe_of(request.runs_dir, weights_sha256)
+    except NotRepeatableError as error:
+        raise JobError(
+            f"--repeats {request.repeats} repeats the training of the model, but {error}. Give the "
+            "RUNS_DIR that it was trained in."
+        ) from error
 
 
 def _undivided(split: SplitFilms, films: Sequence[EvaluatedFilm]) -> SplitFilms:

@@ -51,6 +51,7 @@ def before() -> list[Night]:
     return [night(seed=1000 + number) for number in range(20)]
 
 
+@pytest.mark.simulation
 def test_ordinary_nights_raise_as_few_alarms_as_stated(before: list[Night]) -> None:
     alarms = sum(bool(drift.compare(night(seed=seed), before).findings) for seed in range(365))
     assert alarms <= 3  # one is expected in a year at most; four or more have a chance of 2 %

@@ -1,0 +1,37 @@
+"""The evaluation of a table of predictions with a reader's labels, without model and films."""
+
+import pandas as pd
+
+from lib.dataset.label_table import LabelTable
+from lib.evaluation.answered_by import AnsweringModel
+from lib.evaluation.baselines import no_baselines
+from lib.evaluation.evaluation import Options, evaluate
+from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled_batch
+from lib.evaluation.predictions import read_earlier
+from lib.evaluation.request import Request
+from lib.evaluation.results import Evaluation
+
+
+def evaluate_table(request: Request) -> tuple[Evaluation, pd.DataFrame]:
+    """The scores, and the scored films in the form of predictions.csv.
+
+    Raises:
+        UsageError: a table that is neither CSV nor Parquet.
+        JobError: a damaged table, or no film with a label.
+    """
+    assert request.predictions
+    assert request.labels
+    labels, table = LabelTable.read(request.labels), read_table(request.predictions)
+    wanted = AnsweringModel.of_folder(request.model).name if request.model else None
+    joined = join_labels(table, request.predictions.name, labels, wanted)
+    films, classes = joined.predictions, joined.classes
+    model = AnsweringModel.find(joined.model, request.model, request.runs_dir)
+    earlier = None
+    if request.compare:
+        earlier = read_earlier(request.compare, list(films["path"]), list(films["label"]), classes)
+    options = Options.of(request, classes)
+    evaluation = evaluate(
+        films, no_baselines(), model.identity, model.calibration, options, earlier
+    )
+    batch = joined.batch_beside(model.learnt(request.data_dir))
+    return with_labelled_batch(evaluation, batch), films
