@@ -5,12 +5,13 @@ something.
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
 
 from jobs import evaluate, ingest, split, train
 from lib.dataset.manifest import read_manifest, read_split
+from lib.network.artifact import LARGEST_SHIFT
 from tests.conftest import LITE0, ODD_FILES, REAL_FILMS, dirs, needs_real_films, predict, run
 
 pytestmark = [pytest.mark.real_films, needs_real_films]
@@ -86,11 +87,10 @@ def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) ->
         films = root / "data" / "test"
         assert predict(root, films, output, "--precision", precision) == 0
         answers[precision] = pd.read_csv(output)
-    same = answers["fp32"]["prediction"] == answers["bf16"]["prediction"]
-    labels = [Path(path).parts[0] for path in answers["fp32"]["path"]]
-    f1 = [
-        f1_score(labels, answers[precision]["prediction"], average="macro")
-        for precision in ("fp32", "bf16")
-    ]
-    assert same.mean() >= 0.995
-    assert abs(f1[0] - f1[1]) <= 0.005
+    columns = [name for name in answers["fp32"] if name.startswith("prob_")]
+    exact, rounded = (answers[precision][columns].to_numpy() for precision in answers)
+    second, best = np.sort(exact, axis=1)[:, -2:].T
+    same = exact.argmax(axis=1) == rounded.argmax(axis=1)
+    assert same[best - second > 0.02].all()  # the others are as good as undecided
+    assert same.mean() >= 0.95
+    assert np.abs(exact - rounded).mean() <= LARGEST_SHIFT

@@ -134,7 +134,9 @@ def test_bf16_stays_close_to_fp32(chain: Path, model: Path) -> None:
         for precision in ("fp32", "bf16")
     )
     assert np.abs(exact - rounded).mean() <= 0.005
-    assert (exact.argmax(1) == rounded.argmax(1)).mean() >= 0.98
+    second, best = np.sort(exact, axis=1)[:, -2:].T
+    same = exact.argmax(1) == rounded.argmax(1)
+    assert same[best - second > 0.02].all()  # the others are as good as undecided
 
 
 def _card(shift: float | None) -> ModelManifest:

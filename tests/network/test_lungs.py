@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from lib.network.lungs import (
     plausible_lungs,
 )
 from lib.run.errors import JobError
+from tests.conftest import environment
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -145,3 +148,24 @@ def test_the_recipe_learns_and_exports(tmp_path: Path) -> None:
     export_lungs(learner.averaged, tmp_path / "lungs", {"recipe": 0})
     found = LungFinder(folder=tmp_path / "lungs").find(films.grey[0])
     assert found.mask.shape == (SIDE, SIDE)
+
+
+def test_threads_that_come_first_at_the_same_time_do_not_wait_for_each_other() -> None:
+    """Without the preparation in lib/network/openvino.py 29 of 30 such programs stood still."""
+    program = """
+import sys, threading
+import numpy as np
+from lib.network.lungs import LungFinder
+sys.setswitchinterval(1e-6)
+finder, barrier = LungFinder(4), threading.Barrier(4)
+def find():
+    finder._request_of_this_thread()
+    barrier.wait()
+    finder.find(np.zeros((128, 128), np.uint8))
+threads = [threading.Thread(target=find) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    for _ in range(3):
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, check=True, timeout=60, env=environment())

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -68,12 +67,7 @@ class Watch:
         base["PYTHONPATH"] = f"{self.folder / 'hook'}{os.pathsep}{base['PYTHONPATH']}"
         tracer = [*self.tracer, "-o", str(trace)] if self.tracer else []
         command = [sys.executable, *map(str, words)]
-        if not self._run([*tracer, *command], base):
-            # Seen once, on a machine where everything else went well: strace and a job that wait
-            # for each other. Python's own hook then watches alone.
-            warnings.warn(f"standstill below {tracer}:\n{self.output[-4000:]}", stacklevel=2)
-            assert tracer, self.output
-            assert self._run(command, base), self.output
+        assert self._run([*tracer, *command], base), f"standstill:\n{self.output}"
         seen = attempts.read_text().splitlines() if attempts.exists() else []
         traced = trace.read_text().splitlines() if trace.exists() else []
         return seen + [line for line in traced if re.search(r"sa_family=AF_(?!UNIX)", line)]
@@ -130,7 +124,6 @@ def test_a_connection_past_python_is_seen_by_strace(watch: Watch) -> None:
     assert any("127.0.0.1" in line for line in watch("-c", code))
 
 
-@pytest.mark.timeout(1200)
 def test_no_job_after_ingest_tries_to_reach_anyone(watch: Watch, phantom_films: Path) -> None:
     lite0 = ("--backbone", "efficientnet_lite0")
     jobs: list[tuple[int, tuple[object, ...]]] = [
