@@ -17,8 +17,8 @@ from openvino import opset13 as opset  # noqa: E402
 from openvino._offline_transformations import apply_moc_transformations as simplify  # noqa: E402
 
 # The bindings build a table of types at the first use of a tensor's data. They do it behind a lock
-# whose holder lets go of the interpreter; a second thread that comes just then takes the interpreter
-# and waits for the lock, and both stand still for ever. So the first use is here.
+# whose holder lets go of the interpreter: a second thread that comes just then takes the
+# interpreter, waits for the lock, and both stand still for ever. So the first use is here.
 ov.Tensor(np.zeros(1, np.float32)).data[:]
 ov.Tensor(ov.Type.u8, ov.Shape([1])).data[:]
 

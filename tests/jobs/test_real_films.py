@@ -87,7 +87,7 @@ def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) ->
         films = root / "data" / "test"
         assert predict(root, films, output, "--precision", precision) == 0
         answers[precision] = pd.read_csv(output)
-    columns = [name for name in answers["fp32"] if name.startswith("prob_")]
+    columns = [name for name in map(str, answers["fp32"]) if name.startswith("prob_")]
     exact, rounded = (answers[precision][columns].to_numpy() for precision in answers)
     second, best = np.sort(exact, axis=1)[:, -2:].T
     same = exact.argmax(axis=1) == rounded.argmax(axis=1)
