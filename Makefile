@@ -90,18 +90,18 @@ DEMO = $(MAKE) --no-print-directory BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_A
 DEMO_FAIR = DATA_DIR=data/demo RUNS_DIR=runs/demo
 DEMO_CONFOUNDED = DATA_DIR=data/demo/confounded RUNS_DIR=runs/demo/confounded
 DEMO_ELSEWHERE = DATA_DIR=data/demo/elsewhere RUNS_DIR=runs/demo/elsewhere
-DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-240-$(SEED)
+DEMO_FILMS = FILMS=data/demo/elsewhere/cache/phantom-elsewhere-200-$(SEED)
 
 demo: ## the whole chain on generated films, offline, about 3 minutes
 	@echo "== 1 of 3: films of one hospital, the classes differ by what lies in the lungs"
-	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 1200' $(DEMO_FAIR) \
+	@$(DEMO) all DATASET=phantom INGEST_ARGS='--phantom_films 1000' $(DEMO_FAIR) \
 		PREDICT_ARGS='--report $(if $(filter docker,$(RUNNER)),runs,runs/demo)/predictions/test.html' \
 		-o runs/demo/evaluation/phase_a/metrics.json
 	@echo "== 2 of 3: 400 of these chests, but the films of each class come from a hospital of their own"
 	@$(DEMO) evaluate DATASET=phantom:confounded INGEST_ARGS='--phantom_films 400' $(DEMO_CONFOUNDED) \
 		-o runs/demo/confounded/evaluation/phase_a/metrics.json
 	@echo "== 3 of 3: both models on the films of another hospital"
-	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 240' $(DEMO_ELSEWHERE)
+	@$(DEMO) ingest DATASET=phantom:elsewhere INGEST_ARGS='--phantom_films 200' $(DEMO_ELSEWHERE)
 	@$(DEMO) external $(DEMO_FILMS) $(DEMO_FAIR)
 	@$(DEMO) external $(DEMO_FILMS) $(DEMO_CONFOUNDED) EXTERNAL_ARGS=--nobaselines
 	@deploy/demo.sh runs/demo $(notdir $(DEMO_FILMS))
