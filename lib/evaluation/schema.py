@@ -63,7 +63,7 @@ def _reference_to(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         hints = get_type_hints(kind, include_extras=True)
         definitions[name] = {
             "type": "object",
-            "description": kind.__doc__,
+            "description": " ".join((kind.__doc__ or "").split()),
             "properties": {key: _schema_of(hint, definitions) for key, hint in hints.items()},
             "required": [
                 field.name
