@@ -197,7 +197,7 @@ $(SCORES): $(PHASE_B) $(SCORES_A) $(RUNS_DIR)/.settings-evaluate | $(READY) moun
 $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 	$(call JOB,predict_batch) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/model' \
 		--input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
-		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' $(PREDICT_ARGS) $(tolerant)
+		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' --nodrift $(PREDICT_ARGS) $(tolerant)
 
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)

@@ -105,6 +105,13 @@ def predict_batch(
             placeholder="N",
         ),
     ] = 0,
+    drift: Annotated[
+        bool,
+        Flag(
+            "compare this run with those before it and keep it for later ones; not for films that "
+            "are no ordinary batch, such as test films"
+        ),
+    ] = True,
     report: Annotated[
         Path | None,
         Flag(
@@ -206,7 +213,8 @@ def predict_batch(
             for index, classified in console.track(rows, "films", len(missing)):
                 results.add(index, classified)
             counts = results.publish()
-            watch(runs_dir, results, classifier.manifest.name, request.output.name)
+            if drift:
+                watch(runs_dir, results, classifier.manifest.name, request.output.name)
             if request.report:
                 _write_page(request, results, counts, films, classifier)
     console.say(_summary(request, films, counts, classifier.manifest.classes, len(results.names)))
@@ -218,14 +226,15 @@ def watch(runs_dir: Path, results: "Results", model: str, table: str) -> None:
 
     It never changes an answer, and a folder that cannot be written to costs no table.
     """
-    from lib.prediction import drift, nights
+    from lib.prediction import nights
+    from lib.prediction.drift import compare
     from lib.reports.drift_page import write_drift_page
 
     kept = nights.read_nights(runs_dir)
     night = nights.Night.of(results.new_rows(), table, model)
     if not night.films:
         return
-    found = drift.compare(night, nights.ordinary(kept, model))
+    found = compare(night, nights.ordinary(kept, model))
     (console.warn if found.findings else console.say)(found.words)
     night = replace(night, findings=found.findings)
     try:

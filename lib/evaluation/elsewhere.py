@@ -56,7 +56,7 @@ class FolderElsewhere:
         table = None if labels is None else LabelTable.read(labels)
         if "://" in location:
             check_url(location)
-            name = PurePosixPath(location).name
+            name = PurePosixPath(location).name.strip(".") or "films"  # never leads out of `cache`
             digest = hashlib.sha256(location.encode()).hexdigest()[:16]
             copy = fetch_folder(location, cache / digest / name)
             return FolderElsewhere(copy.root, table, reading, copy.left_out)

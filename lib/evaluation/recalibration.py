@@ -141,7 +141,18 @@ def require_site(request: Request, films: EvaluationSet, scored: Scored) -> None
     unknown = [name for name in request.prevalence if name not in classes]
     if unknown:
         raise JobError(f"--prevalence {unknown[0]}: this model knows {', '.join(classes)}.")
+    _require_shares(request.prevalence, classes)
     _require_enough(films)
+
+
+def _require_shares(prevalence: Mapping[str, float], classes: Sequence[str]) -> None:
+    """The classes without a stated share need something; where all are stated nothing is left."""
+    total, all_stated = sum(prevalence.values()), len(prevalence) == len(classes)
+    if prevalence and (abs(total - 1) < 1e-9) != all_stated:
+        wanted = "must add up to 1" if all_stated else "leave nothing for the other classes"
+        raise JobError(
+            f"--prevalence: the shares of {', '.join(prevalence)} {wanted}; they are {total:g}."
+        )
 
 
 def _require_enough(films: EvaluationSet) -> None:

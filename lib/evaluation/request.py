@@ -157,7 +157,7 @@ def read_prevalence(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(
                 f"--prevalence takes CLASS=X,CLASS=X with X between 0 and 1, not {text!r}."
             ) from None
-    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) > 1:
+    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
         raise UsageError(
             "--prevalence takes shares between 0 and 1 that add up to at most 1, not "
             f"{', '.join(texts)}."

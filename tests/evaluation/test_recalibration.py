@@ -8,11 +8,11 @@ import pytest
 
 from lib.dataset.manifest import FilmRecord
 from lib.evaluation.films import LabelledFilm
-from lib.evaluation.recalibration import CaseMix, SiteFilms, site_name
+from lib.evaluation.recalibration import CaseMix, SiteFilms, _require_shares, site_name
 from lib.evaluation.request import read_prevalence
 from lib.images.reader import Film
 from lib.prediction.prediction import Prediction
-from lib.run.errors import UsageError
+from lib.run.errors import JobError, UsageError
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 
@@ -79,3 +79,18 @@ def test_predictions_are_kept_without_pixels() -> None:
     seen = replace(prediction, film=replace(prediction.film, grey=np.zeros((224, 224), np.uint8)))
     assert seen.without_pixels().film.grey.size == 0
     assert seen.without_pixels().film.thumbnail.size == 32 * 32
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ({"NORMAL": 0.5, "PNEUMONIA": 0.5}, "leave nothing for the other classes"),
+        ({"NORMAL": 0.5, "PNEUMONIA": 0.2, "TUBERCULOSIS": 0.2}, "must add up to 1"),
+    ],
+)
+def test_shares_that_no_case_mix_has_are_refused(shares: dict[str, float], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        _require_shares(shares, CLASSES)
+    _require_shares({"NORMAL": 0.5, "PNEUMONIA": 0.2, "TUBERCULOSIS": 0.3}, CLASSES)
+    _require_shares({"NORMAL": 0.9}, CLASSES)
+    _require_shares({}, CLASSES)
