@@ -165,7 +165,7 @@ def evaluate(
     docs/metrics.schema.json), thresholds.csv, the figures confusion.png, roc.png
     and overview.png, and the page to read: RUNS_DIR/report.html (report.html in --output, where
     that is given), with MODEL_CARD.md beside RUNS_DIR's model (beside the tables for another model,
-    and with --output). Every number comes from the three tables. A film that cannot be read is a
+    and with --output). Every number comes from these tables. A film that cannot be read is a
     row with its error, and the job ends with exit code 3.
 
     With --leave_source_out the training is repeated without each source that shares two classes

@@ -84,6 +84,7 @@ def test_all_leaves_scores_and_predictions(made: tuple[Path, Make]) -> None:
         "best_efficientnet_lite0.pt",
     ):
         assert (folder / "runs" / path).exists(), path
+    assert not (folder / "runs" / "nights").exists()  # test films are no ordinary batch
 
 
 def test_a_second_run_does_nothing(made: tuple[Path, Make]) -> None:
