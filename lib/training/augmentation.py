@@ -19,7 +19,8 @@ def augment(grey: Grey, augmentation: Augmentation, seed: int, epoch: int, film:
     """A view of `grey`, `(side, side) uint8` to the same shape and type.
 
     The same (seed, epoch, film) gives the same view: the random numbers come from a generator of
-    their own, so that neither the number of threads nor an interruption changes a view.
+    their own, so that neither the number of threads nor an interruption changes a view. `film` is
+    the number of its content: neither the other films nor their order change a view.
     """
     rng = np.random.default_rng([seed, epoch, film])
     image = _moved(Image.fromarray(grey), augmentation, rng)

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lib.network import export, taps
+from lib.network import taps
 from lib.network.backbones import BACKBONES, Backbone, to_input
 from lib.network.checkpoints import digest_of_weights
 from lib.network.choices import Precision, Tap
@@ -17,13 +17,16 @@ from lib.network.numerics import Grey
 from lib.training.augmentation import VIEW_SEED, augment
 from lib.training.cache_room import fill_cache
 from lib.training.feature_cache import CacheKey, FrozenFeatures
-from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
+from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms, generated_films
 from lib.training.machines import Machines
 from lib.training.plan import Plan
 from lib.workers.threads import map_ordered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 VALIDATION_BATCH = 64
+CALIBRATION_FILMS = (
+    16  # generated films that the bias correction of the frozen layers is measured on
+)
 
 
 def freeze(network: nn.Sequential, plan: Plan) -> tuple[nn.Module, nn.Module]:
@@ -88,22 +91,26 @@ def batches_of(
         reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
         frozen = freeze(network, plan)[0]
         return LiveBatches(split.films, reader, backbone, frozen, plan, machines.readers)
-    features = features_of(plan, network, split, machines, split.cache_dir / "features")
+    features = features_of(plan, network, split, machines, [split.cache_dir / "features"])
     return CachedBatches(features, plan.tap, fill_cache(features, plan, views, cache_gb))
 
 
 def features_of(
-    plan: Plan, network: nn.Sequential, split: SplitFilms, machines: Machines, cache: Path
+    plan: Plan,
+    network: nn.Sequential,
+    split: SplitFilms,
+    machines: Machines,
+    caches: Sequence[Path],
 ) -> FrozenFeatures:
     """The frozen layers of a plan's network, applied to the films of `split`; nothing is computed.
 
-    `cache` is the parent of all keys' folders.
+    `caches` are parents of all keys' folders: the first is written to, all are read. bfloat16 is
+    calibrated on generated films, so that the frozen layers do not depend on the split.
     """
     reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
 
     def write_graphs(folder: Path) -> None:
-        films = export.sample(split.films["val"], export.CALIBRATION_FILMS)
-        taps.write_taps(folder, network, backbone, [reader.read(film) for film in films])
+        taps.write_taps(folder, network, backbone, generated_films(reader, CALIBRATION_FILMS))
 
     state = network.state_dict().items()
     key = CacheKey(
@@ -111,12 +118,11 @@ def features_of(
         reader=reader,
         augmentation=plan.augmentation,
         seed=VIEW_SEED,
-        split_sha256=split.digest,
         weights_sha256=digest_of_weights({k: v for k, v in state if not k.startswith("head.")}),
         precision=machines.precision(plan.precision),
         setup=f"{machines.runtime[0]} pillow {version('pillow')}",
     )
-    return FrozenFeatures(cache, key, split.films, write_graphs, machines)
+    return FrozenFeatures(caches, key, split.films, write_graphs, machines)
 
 
 @dataclass(frozen=True)
@@ -162,10 +168,11 @@ class LiveBatches:
         films, plan = self.films[part], self.plan
 
         def view(index: int) -> Grey:
-            grey = self.reader.read(films[index])
-            return (
-                grey if epoch is None else augment(grey, plan.augmentation, VIEW_SEED, epoch, index)
-            )
+            film = films[index]
+            grey = self.reader.read(film)
+            if epoch is None:
+                return grey
+            return augment(grey, plan.augmentation, VIEW_SEED, epoch, film.number)
 
         greys = map_ordered(view, order, self.readers, lookahead=2 * size)
         for begin in range(0, len(order), size):

@@ -2,14 +2,17 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 from lib.network.choices import TAPS, Tap
 from lib.run import console
 from lib.run.errors import JobError
 from lib.storage import atomic
-from lib.training.feature_cache import FrozenFeatures
+from lib.training.activation_store import delete_shard
+from lib.training.feature_cache import FrozenFeatures, Wanted
 from lib.training.plan import Plan
 from lib.workers.cores import usable_memory
 
@@ -26,15 +29,19 @@ def fill_cache(features: FrozenFeatures, plan: Plan, views: int | None, cache_gb
     Raises:
         JobError: more views were asked for than fit.
     """
-    memory = usable_memory()
-    room = make_room(features.folder.parent, features.folder, cache_gb)
-    room -= features.bytes_of("val", *TAPS)
+    memory, most = usable_memory(), views or min(plan.epochs, AUTO_VIEWS)
+    validation = Wanted(features.films["val"], [(0, tap) for tap in TAPS])
+    training = [_training(features, plan.tap, view) for view in range(1, most + 1)]
+    for_phase_b = [_training(features, "cut", view) for view in range(1, most + 1)]
+    room = make_room(features, [validation, *training, *for_phase_b], cache_gb)
+    room -= features.lacking_bytes(validation)
+    lacking = [features.lacking_bytes(view) for view in training]
     per_view = features.bytes_of("train", plan.tap)
-    fitting = views_that_fit(min(plan.epochs, AUTO_VIEWS), per_view, room, memory)
-    chosen = views or fitting
-    if chosen and chosen * per_view > room:
+    chosen = views or views_that_fit(lacking, per_view, room, memory)
+    needed = sum(lacking[:chosen])
+    if needed > max(room, 0):
         raise JobError(
-            f"{chosen} views per film need {chosen * per_view / 1e6:.0f} MB in "
+            f"{chosen} views per film need {needed / 1e6:.0f} MB more in "
             f"{features.folder.parent}, {max(room, 0) / 1e6:.0f} MB may be used. Free some space, "
             "or give fewer --views, a larger --cache_gb or --cache off. --restart gives up an "
             "interrupted run that had chosen this number."
@@ -52,60 +59,77 @@ def fill_cache(features: FrozenFeatures, plan: Plan, views: int | None, cache_gb
         f"{memory / 1e9:.1f} GB of memory"
     )
     console.say(f"{chosen} views per film{reason}")
-    _fill(features, plan.tap, chosen, room - chosen * per_view, memory)
+    also = 0
+    if plan.tap == "pooled":
+        lacking = [features.lacking_bytes(view) for view in for_phase_b[:chosen]]
+        also = views_that_fit(lacking, features.bytes_of("train", "cut"), room - needed, memory)
+    _fill(features, validation, [*training[:chosen], *for_phase_b[:also]], chosen)
     return chosen
 
 
-def _fill(features: FrozenFeatures, tap: Tap, views: int, room: int, memory: int) -> None:
-    """Validation films for both phases, `views` of the training films for `tap`, and for Phase B
-    as many as fit into `room` bytes.
-    """
-    for_phase_b = 0
-    if tap == "pooled":
-        for_phase_b = views_that_fit(views, features.bytes_of("train", "cut"), room, memory)
-    features.fill("val", [(0, name) for name in TAPS], "validation films through the frozen layers")
-    wanted: list[tuple[int, Tap]] = [(view, tap) for view in range(1, views + 1)]
-    wanted += [(view, "cut") for view in range(1, for_phase_b + 1)]
-    features.fill("train", wanted, f"{views} views of the training films through the frozen layers")
+def _training(features: FrozenFeatures, tap: Tap, view: int) -> Wanted:
+    return Wanted(features.films["train"], [(view, tap)])
 
 
-def views_that_fit(at_most: int, bytes_per_view: int, room: int, memory: int) -> int:
-    """The number of views that fit into `room` bytes of disk and, beyond the first, into half of
-    `memory` bytes.
+def _fill(
+    features: FrozenFeatures, validation: Wanted, training: Sequence[Wanted], views: int
+) -> None:
+    features.fill(validation, "validation films through the frozen layers")
+    every = Wanted(features.films["train"], [view for one in training for view in one.views])
+    features.fill(every, f"{views} views of the training films through the frozen layers")
+
+
+def views_that_fit(lacking: Sequence[int], bytes_per_view: int, room: int, memory: int) -> int:
+    """The number of views that fit. Of each view `lacking` bytes must fit into `room` bytes of
+    disk, and all views beyond the first into half of `memory` bytes.
 
     A cache larger than the memory would be read from the disk again in every epoch.
     """
-    on_disk = room // bytes_per_view
+    on_disk = sum(total <= max(room, 0) for total in accumulate(lacking))
     in_memory = max(1, memory // 2 // bytes_per_view)
-    return max(0, min(at_most, on_disk, in_memory))
+    return min(on_disk, in_memory)
 
 
-def make_room(root: Path, own: Path, cache_gb: float) -> int:
-    """Bytes that the folder `own` may take of the cache `root`: `cache_gb`, or half of the disk's
-    free space for 0.
+def make_room(features: FrozenFeatures, wanted: Sequence[Wanted], cache_gb: float) -> int:
+    """Bytes that may be added to the cache of `features`: within `cache_gb`, or within half of the
+    disk's free space for 0.
 
-    Folders of other data, weights or settings are deleted, the longest unused first, as far as
-    their space is needed. With 0, existing activations in `own` are kept even if the disk has
-    become full since.
+    What is not of the films, weights and settings of `wanted` is deleted, the longest unused first,
+    as far as its space is needed.
     """
+    own = features.folder
     atomic.make_folder(own)
     with suppress(OSError):  # a read-only folder is enough where nothing is missing
         os.utime(own)
-    others = sorted(
-        (path for path in root.iterdir() if path.is_dir() and path != own),
-        key=lambda path: path.stat().st_mtime,
-    )
-    sizes = {path: _size(path) for path in (*others, own)}
-    free = shutil.disk_usage(root).free
-    limit = int(cache_gb * 1e9) if cache_gb else (free + sum(sizes.values())) // 2
-    limit = min(limit, free + sum(sizes.values()) - RESERVE)
-    while others and sum(sizes.values()) > limit // 2:
-        oldest = others.pop(0)
-        shutil.rmtree(oldest, ignore_errors=True)
-        del sizes[oldest]
-    existing = 0 if cache_gb else sum(path.stat().st_size for path in own.glob("*.f16"))
-    return max(existing, limit - sum(sizes[path] for path in others))
+    needed = features.lacking_bytes(*wanted)
+    shards = [shard.path for shard in features.unused(*wanted)]
+    return free_room(own.parent, [*_others(own), *shards], needed, cache_gb)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+def _others(own: Path) -> list[Path]:
+    """The folders of other weights or settings."""
+    return [path for path in own.parent.iterdir() if path.is_dir() and path != own]
+
+
+def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: float) -> int:
+    """Delete of `deletable`, folders and shards below `root`, what must go for `needed` bytes.
+
+    Returns the bytes that may be added then, which may be fewer.
+    """
+    used, free = _size(root), shutil.disk_usage(root).free
+    limit = int(cache_gb * 1e9) if cache_gb else (free + used) // 2
+    limit = min(limit, free + used - RESERVE)
+    for path in sorted(deletable, key=lambda path: path.stat().st_mtime):
+        if used + needed <= limit:
+            break
+        used -= _size(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            delete_shard(path)
+    return limit - used
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_blocks * 512 for file in files if file.is_file())

@@ -3,16 +3,20 @@
 Frozen layers are a pure function, so each view of a film passes them a single time, while threads
 decode and augment the next ones. View 0 is the film itself, view n is what epoch n sees. One pass
 gives two outputs (lib/network/taps.py): "cut", which Phase B trains on, and "pooled", which Phase A
-trains on.
+trains on. An output is found by the content of its film: another split, more films or a fold of
+them compute only what is new.
 """
 
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,7 +30,7 @@ from lib.network.graph import Graph, Outputs
 from lib.network.numerics import Grey
 from lib.run import console
 from lib.storage import atomic
-from lib.training.activation_file import CHUNK, ActivationFile, Activations
+from lib.training.activation_store import Activations, ActivationStore, Shard, StoredRows
 from lib.training.augmentation import augment
 from lib.training.films import FilmReader, LabelledFilm, Part
 from lib.training.machines import Machines
@@ -34,7 +38,11 @@ from lib.training.plan import Augmentation
 from lib.workers.shipped import Shipped
 from lib.workers.threads import map_ordered
 
+VERSION = 2  # raised when the same film comes out of augmentation or graphs differently
+CHUNK = 64  # films that are computed and written together
+LOOKAHEAD = 8  # films that are read ahead, beside one per reader
 SECONDS_BETWEEN_SYNCS = 10.0  # work that a kill costs at most
+View = tuple[int, Tap]  # number of a view, and an output of the backbone
 ByTap = dict[Tap, Activations]  # (films × views, *shape), the views of a film together
 
 
@@ -46,7 +54,6 @@ class CacheKey:
     reader: FilmReader
     augmentation: Augmentation
     seed: int  # of the views
-    split_sha256: str
     weights_sha256: str  # of the backbone, last block included
     precision: Precision
     setup: str  # libraries and kind of CPU, which decide the last bits
@@ -54,22 +61,29 @@ class CacheKey:
     @property
     def folder_name(self) -> str:
         """Name of the folder that holds the activations."""
-        content = asdict(self)
-        content |= content.pop("reader")
-        if not self.reader.segmenter:  # the folders of earlier versions
-            del content["segmenter"]
-        if self.augmentation.acquisition is None:
-            del content["augmentation"]["acquisition"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+        content = json.dumps(asdict(self) | {"version": VERSION}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Films that are computed, written and marked together."""
+class Wanted:
+    """Activations that a training needs: some views and outputs of some films."""
 
-    number: int
-    members: range  # numbers of the films in their part
-    views: Sequence[int]
+    films: Sequence[LabelledFilm]
+    views: Sequence[View]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A film, and those of its activations that are not stored."""
+
+    film: LabelledFilm
+    lacking: tuple[View, ...]
+
+    @property
+    def views(self) -> list[int]:
+        """The views that must be computed, in order."""
+        return sorted({view for view, _ in self.lacking})
 
 
 class FrozenFeatures:
@@ -79,32 +93,35 @@ class FrozenFeatures:
 
     def __init__(
         self,
-        cache: Path,
+        caches: Sequence[Path],
         key: CacheKey,
         films: Mapping[Part, Sequence[LabelledFilm]],
         write_graphs: Callable[[Path], None],
         machines: Machines,
     ) -> None:
-        """`cache` is the parent of all keys' folders; `write_graphs` makes missing graph files.
+        """`caches` are parents of all keys' folders: the first is written to, all are read.
 
-        Nothing is computed before `fill` or `batches`. `fill` uses the cluster of `machines`, if
-        there is one; `batches` computes here.
+        `write_graphs` makes missing graph files. Nothing is computed before `fill` or `batches`.
+        `fill` uses the cluster of `machines`, if there is one; `batches` computes here.
         """
-        self.folder, self.key, self.films = cache / key.folder_name, key, films
+        self.folders = [cache / key.folder_name for cache in caches]
+        self.folder, self.key, self.films = self.folders[0], key, films
         self.machines = machines
         self._write_graphs = write_graphs
-        self._files: dict[tuple[Part, int, Tap], ActivationFile] = {}
+        self._rows: dict[tuple[Part, View], StoredRows] = {}
 
     @cached_property
     def graphs(self) -> Path:
         """Folder of the graph files, beside the activations: the conversion takes seconds."""
+        existing = [folder / "graphs" for folder in self.folders if (folder / "graphs").exists()]
+        if existing:
+            return existing[0]
         folder = self.folder / "graphs"
-        if not folder.exists():
-            partial = folder.with_name(f".graphs{atomic.PARTIAL}")
-            shutil.rmtree(partial, ignore_errors=True)
-            atomic.make_folder(partial)
-            self._write_graphs(partial)
-            atomic.swap_folder(partial, folder)
+        partial = folder.with_name(f".graphs{atomic.PARTIAL}")
+        shutil.rmtree(partial, ignore_errors=True)
+        atomic.make_folder(partial)
+        self._write_graphs(partial)
+        atomic.swap_folder(partial, folder)
         return folder
 
     @cached_property
@@ -122,71 +139,104 @@ class FrozenFeatures:
         """Disk space of one view of all films of a part."""
         return len(self.films[part]) * sum(2 * math.prod(self.shapes[tap]) for tap in taps)
 
-    def file_of(self, part: Part, view: int, tap: Tap) -> ActivationFile:
-        """The file of one view; it may be unfinished or missing."""
-        address = (part, view, tap)
-        if address not in self._files:
-            path = self.folder / f"{part}_{view:03d}_{tap}.f16"
-            self._files[address] = ActivationFile(path, len(self.films[part]), self.shapes[tap])
-        return self._files[address]
+    def lacking_bytes(self, *wanted: Wanted) -> int:
+        """Disk space of what `wanted` needs and the cache does not have."""
+        return sum(
+            2 * math.prod(self.shapes[tap])
+            for work in self._work(wanted)
+            for _, tap in work.lacking
+        )
 
-    def fill(self, part: Part, wanted: Sequence[tuple[int, Tap]], title: str) -> None:
-        """Compute the missing ones of `wanted`, pairs of view and output.
+    def rows_of(self, part: Part, view: View) -> StoredRows:
+        """Where the activations of a part lie."""
+        if (part, view) not in self._rows:
+            self._rows[part, view] = self.locate(self.films[part], view)
+        return self._rows[part, view]
+
+    def locate(self, films: Sequence[LabelledFilm], view: View) -> StoredRows:
+        """Where the activations of some films lie."""
+        return self._store(view).locate([film.key for film in films])
+
+    def unused(self, *wanted: Wanted) -> list[Shard]:
+        """The shards in the folder that is written to without a film of `wanted`."""
+        used = {
+            shard.path
+            for one in wanted
+            for view in one.views
+            for shard in self.locate(one.films, view).used
+        }
+        every = (self._store((view, tap)) for view, tap in self._stored_views())
+        return [shard for store in every for shard in store.own if shard.path not in used]
+
+    def fill(self, wanted: Wanted, title: str) -> None:
+        """Compute what is missing.
 
         Each film is decoded once for all of its views. `title` names the progress bar.
         """
-        missing = [pair for pair in wanted if not self.file_of(part, *pair).is_whole]
-        if missing:
+        if self._work([wanted]):
             with atomic.lock(self.folder, "the feature cache of these films"):
-                self._compute(part, missing, title)
+                self._compute(self._work([wanted]), title)
+            self._rows.clear()
+        for view in wanted.views:
+            for shard in self.locate(wanted.films, view).used:
+                with suppress(OSError):  # a read-only folder
+                    os.utime(shard.path)
 
-    def _compute(self, part: Part, missing: Sequence[tuple[int, Tap]], title: str) -> None:
-        files = {pair: self.file_of(part, *pair) for pair in missing}
-        views = sorted({view for view, _ in missing})
-        unmarked = np.flatnonzero(np.min([file.marks for file in files.values()], axis=0) == 0)
-        chunks = [Chunk(n, self._members(part, n), views) for n in unmarked.tolist()]
+    def _work(self, wanted: Iterable[Wanted]) -> list[Work]:
+        films: dict[bytes, LabelledFilm] = {}
+        lacking: dict[bytes, dict[View, None]] = {}
+        for one in wanted:
+            for view in one.views:
+                for number in self.locate(one.films, view).missing:
+                    film = one.films[number]
+                    films.setdefault(film.key, film)
+                    lacking.setdefault(film.key, {})[view] = None
+        return [Work(film, tuple(lacking[key])) for key, film in films.items()]
+
+    def _compute(self, work: Sequence[Work], title: str) -> None:
+        lacking = Counter(view for one in work for view in one.lacking)
+        shards = {view: self._store(view).writer(films) for view, films in lacking.items()}
+        chunks = [work[begin : begin + CHUNK] for begin in range(0, len(work), CHUNK)]
         synced = time.monotonic()
         try:
-            for chunk, rows in self._computed(part, chunks, title):
-                for (view, tap), file in files.items():
-                    if not file.marks[chunk.number]:
-                        file.write(chunk.number, rows[tap][views.index(view) :: len(views)])
+            for chunk, rows in self._computed(chunks, title):
+                _append(shards, chunk, rows)
                 if time.monotonic() - synced > SECONDS_BETWEEN_SYNCS:
-                    _sync(files.values())
+                    _sync(shards.values())
                     synced = time.monotonic()
         finally:
-            _sync(files.values())
+            _sync(shards.values())
 
     def _computed(
-        self, part: Part, chunks: Sequence[Chunk], title: str
-    ) -> Iterator[tuple[Chunk, ByTap]]:
+        self, chunks: Sequence[Sequence[Work]], title: str
+    ) -> Iterator[tuple[Sequence[Work], ByTap]]:
         """Each chunk with its activations: in order on this machine, in any order on a cluster."""
         cluster = self.machines.cluster
         if cluster:
-            films = [LabelledFilm(one.path.absolute(), one.target) for one in self.films[part]]
             factory = WorkerFactory(cluster.ship(self.graphs), self.key, cluster.cores)
-            work = ((chunk, [films[index] for index in chunk.members]) for chunk in chunks)
+            shipped = ([_absolute(work) for work in chunk] for chunk in chunks)
             yield from console.track(
-                cluster.map(factory, work), f"{title}, by {CHUNK} films", len(chunks)
+                cluster.map(factory, shipped), f"{title}, by {CHUNK} films", len(chunks)
             )
         else:
-            members = [index for chunk in chunks for index in chunk.members]
-            views = chunks[0].views
-            rows = self._stream(part, members, views)
-            tracked = console.track(rows, title, len(members) * len(views))
-            for chunk in chunks:
-                yield chunk, _stacked(islice(tracked, len(chunk.members) * len(views)))
+            rows = self._stream((one.film, one.views) for chunk in chunks for one in chunk)
+            sizes = [sum(len(one.views) for one in chunk) for chunk in chunks]
+            tracked = console.track(rows, title, sum(sizes))
+            for chunk, size in zip(chunks, sizes, strict=True):
+                yield chunk, _stacked(islice(tracked, size))
 
     def batches(
         self, part: Part, order: Sequence[int], size: int, view: int, tap: Tap
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in `order`: `(B, *shape) float32` activations and `(B,)` targets."""
-        file = self.file_of(part, view, tap)
-        computed = None if file.is_whole else self._stream(part, order, [view])
+        films, stored = self.films[part], self.rows_of(part, (view, tap))
+        computed = (
+            self._stream((films[index], [view]) for index in order) if stored.missing else None
+        )
         for begin in range(0, len(order), size):
             members = list(order[begin : begin + size])
             rows = (
-                file.rows[members]
+                stored.read(members)
                 if computed is None
                 else np.stack([next(computed)[TAPS.index(tap)] for _ in members])
             )
@@ -195,14 +245,18 @@ class FrozenFeatures:
                 .to(torch.float32)
                 .contiguous(memory_format=torch.channels_last)
             )
-            yield activations, torch.tensor([self.films[part][index].target for index in members])
+            yield activations, torch.tensor([films[index].target for index in members])
 
-    def _members(self, part: Part, chunk: int) -> range:
-        return range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(self.films[part])))
+    def _store(self, view: View) -> ActivationStore:
+        number, tap = view
+        return ActivationStore(self.folders, f"{number:03d}_{tap}", self.shapes[tap])
 
-    def _stream(self, part: Part, order: Iterable[int], views: Sequence[int]) -> Iterator[Outputs]:
-        films = ((index, self.films[part][index]) for index in order)
-        return compute_views(self.graph, self.key, films, views, self.machines.readers)
+    def _stored_views(self) -> list[View]:
+        names = {path.name.split("_")[0] for path in self.folder.glob("*.f16")}
+        return [(int(name), tap) for name in sorted(names) for tap in TAPS]
+
+    def _stream(self, films: Iterable[tuple[LabelledFilm, Sequence[int]]]) -> Iterator[Outputs]:
+        return compute_views(self.graph, self.key, films, self.machines.readers)
 
 
 @dataclass(frozen=True)
@@ -213,16 +267,12 @@ class WorkerFactory:
     key: CacheKey
     cores: int
 
-    def __call__(
-        self,
-    ) -> Callable[[tuple[Chunk, Sequence[LabelledFilm]]], tuple[Chunk, ByTap]]:
+    def __call__(self) -> Callable[[Sequence[Work]], tuple[Sequence[Work], ByTap]]:
         graph = Graph(self.graphs.unpack(), self.key.precision, self.cores)
 
-        def compute(work: tuple[Chunk, Sequence[LabelledFilm]]) -> tuple[Chunk, ByTap]:
-            chunk, films = work
-            numbered = zip(chunk.members, films, strict=True)
-            rows = compute_views(graph, self.key, numbered, chunk.views, self.cores)
-            return chunk, _stacked(rows)
+        def compute(chunk: Sequence[Work]) -> tuple[Sequence[Work], ByTap]:
+            films = ((one.film, one.views) for one in chunk)
+            return chunk, _stacked(compute_views(graph, self.key, films, self.cores))
 
         return compute
 
@@ -230,27 +280,40 @@ class WorkerFactory:
 def compute_views(
     graph: Graph,
     key: CacheKey,
-    films: Iterable[tuple[int, LabelledFilm]],
-    views: Sequence[int],
+    films: Iterable[tuple[LabelledFilm, Sequence[int]]],
     readers: int,
 ) -> Iterator[Outputs]:
-    """The graph's outputs for every view of every film, film by film.
+    """The graph's outputs for the given views of every film, film by film."""
 
-    A film comes with its number in its part, on which its augmentation depends.
-    """
-
-    def render(numbered: tuple[int, LabelledFilm]) -> list[Grey]:
-        index, film = numbered
+    def render(wanted: tuple[LabelledFilm, Sequence[int]]) -> list[Grey]:
+        film, views = wanted
         grey = key.reader.read(film)
         return [
-            augment(grey, key.augmentation, key.seed, view, index) if view else grey
+            augment(grey, key.augmentation, key.seed, view, film.number) if view else grey
             for view in views
         ]
 
-    rendered = map_ordered(render, films, readers, lookahead=readers + max(2, 16 // len(views)))
+    rendered = map_ordered(render, films, readers, lookahead=readers + LOOKAHEAD)
     for _, outputs in graph.stream((None, grey) for greys in rendered for grey in greys):
         assert outputs is not None
         yield outputs
+
+
+def _absolute(work: Work) -> Work:
+    return replace(work, film=replace(work.film, path=work.film.path.absolute()))
+
+
+def _append(shards: Mapping[View, Shard], chunk: Sequence[Work], rows: ByTap) -> None:
+    """Append to each shard those rows of a computed chunk that it lacks."""
+    computed = [(one, view) for one in chunk for view in one.views]
+    for (view, tap), shard in shards.items():
+        chosen = [
+            at
+            for at, (one, own) in enumerate(computed)
+            if own == view and (view, tap) in one.lacking
+        ]
+        if chosen:
+            shard.append([computed[at][0].film.key for at in chosen], rows[tap][chosen])
 
 
 def _stacked(rows: Iterable[Outputs]) -> ByTap:
@@ -258,6 +321,6 @@ def _stacked(rows: Iterable[Outputs]) -> ByTap:
     return {tap: np.stack(arrays).astype(np.float16) for tap, arrays in columns}
 
 
-def _sync(files: Iterable[ActivationFile]) -> None:
-    for file in files:
-        file.sync()
+def _sync(shards: Iterable[Shard]) -> None:
+    for shard in shards:
+        shard.sync()

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from PIL import Image
+
+from lib.dataset import synthetic
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.images.files import find_files
@@ -26,10 +30,21 @@ PARTS: tuple[Part, ...] = ("train", "val")
 
 @dataclass(frozen=True)
 class LabelledFilm:
-    """A training or validation film: its file and the index of its class."""
+    """A training or validation film: its file, the index of its class, and its content."""
 
     path: Path
     target: int
+    sha256: str  # of the file: what is cached of a film is found by it
+
+    @property
+    def key(self) -> bytes:
+        """The content in 32 bytes."""
+        return bytes.fromhex(self.sha256)
+
+    @property
+    def number(self) -> int:
+        """The content as a number, which seeds the views of the film."""
+        return int(self.sha256, 16)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,18 @@ class FilmReader:
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "
                 "from ingest."
             ) from error
+
+
+def generated_films(reader: FilmReader, count: int) -> list[Grey]:
+    """Films of invented patients as the network sees them, the same for every collection."""
+    side = decoded_side(reader.input_side, "lungs" if reader.segmenter else "none")
+    films = []
+    for number in range(count):
+        label = synthetic.CLASSES[number % len(synthetic.CLASSES)]
+        whole = Image.fromarray(synthetic.draw(label, (0, number), (1, number)))
+        square = whole.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        films.append(reader.view_of(np.asarray(square)))
+    return films
 
 
 _compilation = threading.Lock()
@@ -152,4 +179,6 @@ def _films_of(
             f"{min(differing)}. Add or remove films at the source, then run the ingest and split "
             "jobs again."
         )
-    return [LabelledFilm(data_dir / row.file, classes.index(row.label)) for row in members]
+    return [
+        LabelledFilm(data_dir / row.file, classes.index(row.label), row.sha256) for row in members
+    ]

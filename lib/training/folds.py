@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lib.network.backbones import BACKBONES
-from lib.network.choices import TAPS, Precision, Tap
+from lib.network.choices import Precision, Tap
 from lib.network.weights import weights_file
 from lib.training.batches import VALIDATION_BATCH, Batches, CachedBatches, features_of, freeze
 from lib.training.cache_room import AUTO_VIEWS, make_room
-from lib.training.feature_cache import FrozenFeatures, compute_views
+from lib.training.feature_cache import FrozenFeatures, Wanted
 from lib.training.films import LabelledFilm, Part, SplitFilms
 from lib.training.loop import Trainer
 from lib.training.machines import Machines
@@ -115,32 +115,25 @@ class Folds:
         self._start = start
         self.features: FrozenFeatures  # set by `fill`
 
-    def fill(
-        self, wanted: Mapping[Part, Sequence[tuple[int, Tap]]], runs_dir: Path, cache_gb: float
-    ) -> None:
-        """Compute what the cache lacks of `wanted`, pairs of view and output.
+    def fill(self, wanted: Sequence[Wanted], runs_dir: Path, cache_gb: float) -> None:
+        """Compute what the cache lacks.
 
-        It lies in the data folder; where that is read-only and lacks something, in `runs_dir`.
+        It lies in the data folder; where that is read-only, what it lacks lies in `runs_dir`.
 
         Raises:
             NotRepeatableError: there is no room.
         """
-        root = self.split.cache_dir / "features"
-        features = self._features(root)
-        if not _holds(features, wanted):
-            if not os.access(root if root.exists() else self.split.data_dir, os.W_OK):
-                features = self._features(runs_dir / "cache" / "features")
-            room = make_room(features.folder.parent, features.folder, cache_gb)
-            needed = sum(
-                features.bytes_of(part, tap) for part, pairs in wanted.items() for _, tap in pairs
+        root, own = self.split.cache_dir / "features", runs_dir / "cache" / "features"
+        is_writable = os.access(root if root.exists() else self.split.data_dir, os.W_OK)
+        features = self._features([root] if is_writable else [own, root])
+        needed = features.lacking_bytes(*wanted)
+        if needed and needed > (room := make_room(features, wanted, cache_gb)):
+            raise NotRepeatableError(
+                f"the cache may take {max(room, 0) / 1e6:.0f} MB more in "
+                f"{features.folder.parent}, and {needed / 1e6:.0f} MB are needed"
             )
-            if needed > room:
-                raise NotRepeatableError(
-                    f"the cache may take {max(room, 0) / 1e6:.0f} MB in {features.folder.parent}, "
-                    f"and {needed / 1e6:.0f} MB are needed"
-                )
-            for part, pairs in wanted.items():
-                features.fill(part, pairs, "films through the frozen layers")
+        for one in wanted:
+            features.fill(one, "films through the frozen layers")
         self.features = features
 
     def train(self, rows: Rows, recipe: Recipe) -> "Trained":
@@ -156,16 +149,16 @@ class Folds:
             network.load_state_dict(run.best, strict=False)
             last = plan
         network.eval()
-        return Trained(self.features, freeze(network, last)[1], last.tap, self.machines.readers)
+        return Trained(self.features, freeze(network, last)[1], last.tap)
 
     def _network(self, seed: int) -> nn.Sequential:
         """The network before Phase A: the seed decides its head."""
         plan = replace(self.recipe.head, seed=seed)
         return self._start.build_network(plan, len(self.split.classes), self.machines.cores)
 
-    def _features(self, root: Path) -> FrozenFeatures:
+    def _features(self, caches: Sequence[Path]) -> FrozenFeatures:
         plan = self.recipe.head
-        return features_of(plan, self._network(plan.seed), self.split, self.machines, root)
+        return features_of(plan, self._network(plan.seed), self.split, self.machines, caches)
 
 
 @dataclass(frozen=True)
@@ -175,18 +168,11 @@ class Trained:
     features: FrozenFeatures
     layers: nn.Module
     tap: Tap
-    readers: int
 
-    def of_files(self, files: Sequence[Path]) -> Probabilities:
-        """`(files, classes)` probabilities, not calibrated; the films pass the frozen layers."""
-        films = enumerate(LabelledFilm(file, 0) for file in files)
-        outputs = compute_views(self.features.graph, self.features.key, films, [0], self.readers)
-        return self._of(output[TAPS.index(self.tap)] for output in outputs)
-
-    def of_rows(self, part: Part, rows: Sequence[int]) -> Probabilities:
-        """The same for films of the cache."""
-        activations = self.features.file_of(part, 0, self.tap).rows
-        return self._of(activations[row] for row in rows)
+    def of_films(self, films: Sequence[LabelledFilm]) -> Probabilities:
+        """`(films, classes)` probabilities, not calibrated, of films in the cache."""
+        stored = self.features.locate(films, (0, self.tap))
+        return self._of(stored.read([number])[0] for number in range(len(films)))
 
     @torch.inference_mode()
     def _of(self, activations: Iterator[NDArray[Any]]) -> Probabilities:
@@ -202,9 +188,16 @@ def views_of(plan: Plan) -> int:
     return plan.views or min(plan.epochs, AUTO_VIEWS)
 
 
-def _holds(features: FrozenFeatures, wanted: Mapping[Part, Sequence[tuple[int, Tap]]]) -> bool:
-    if not (features.folder / "graphs").exists():
-        return False
-    return all(
-        features.file_of(part, *pair).is_whole for part, pairs in wanted.items() for pair in pairs
-    )
+def wanted_by(recipe: Recipe, split: SplitFilms) -> list[Wanted]:
+    """The activations that the plans of a recipe train on and choose an epoch by."""
+    plans = [plan for plan in (recipe.head, recipe.last_block) if plan]
+    views = [(view, plan.tap) for plan in plans for view in range(1, views_of(plan) + 1)]
+    return [
+        Wanted(split.films["val"], [(0, plan.tap) for plan in plans]),
+        Wanted(split.films["train"], views),
+    ]
+
+
+def last_tap(recipe: Recipe) -> Tap:
+    """The output that the finished layers of a recipe start from."""
+    return (recipe.last_block or recipe.head).tap

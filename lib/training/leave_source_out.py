@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pandas as pd
 
+from lib.evaluation.films import LabelledFilm as EvaluatedFilm
 from lib.evaluation.leave_source_out import Fold, FoldAnswers, LeftOutTable, rows_of
 from lib.evaluation.model import Scored
 from lib.evaluation.request import Request
 from lib.evaluation.tables import compute_of
-from lib.network.choices import Tap
 from lib.run import console
-from lib.training.films import Part, SplitFilms
-from lib.training.folds import LARGEST_LAST_BLOCK, Folds, views_of
+from lib.training.feature_cache import Wanted
+from lib.training.films import LabelledFilm, Part, SplitFilms
+from lib.training.folds import LARGEST_LAST_BLOCK, Folds, last_tap, wanted_by
 from lib.training.machines import Machines
-from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
+from lib.training.recipe import NotRepeatableError, recipe_of
 
 
 def table_of_folds(folds: Sequence[Fold], request: Request, scored: Scored) -> LeftOutTable:
@@ -46,7 +47,10 @@ def _answers_of(
     recipe, split = training.recipe, training.split
     if len(split.films["train"]) > LARGEST_LAST_BLOCK:
         recipe = replace(recipe, last_block=None)
-    training.fill(wanted(recipe), request.runs_dir, request.cache_gb)
+    scored = [_labelled(film, split.classes) for fold in folds for film in fold.scored]
+    wanted = wanted_by(recipe, split)
+    wanted.append(Wanted(scored, [(0, last_tap(recipe))]))
+    training.fill(wanted, request.runs_dir, request.cache_gb)
     number_of = {
         part: {film.path: number for number, film in enumerate(films)}
         for part, films in split.films.items()
@@ -58,14 +62,9 @@ def _answers_of(
         }
         console.say(f"training without {fold.source}, on {len(fold.training)} films")
         trained = training.train(rows, recipe)
-        probabilities = trained.of_files([film.file for film in fold.scored])
+        probabilities = trained.of_films([_labelled(film, split.classes) for film in fold.scored])
         yield fold, FoldAnswers(probabilities, "b" if recipe.last_block else "a")
 
 
-def wanted(recipe: Recipe) -> dict[Part, list[tuple[int, Tap]]]:
-    """The views and outputs that the plans of a recipe train on."""
-    plans = [plan for plan in (recipe.head, recipe.last_block) if plan]
-    return {
-        "val": [(0, plan.tap) for plan in plans],
-        "train": [(view, plan.tap) for plan in plans for view in range(1, views_of(plan) + 1)],
-    }
+def _labelled(film: EvaluatedFilm, classes: Sequence[str]) -> LabelledFilm:
+    return LabelledFilm(film.file, classes.index(film.label), film.record.sha256)

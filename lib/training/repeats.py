@@ -1,6 +1,5 @@
 """Repeated splits: the head trained on new splits of the same films, from cached features."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from lib.run import console
 from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.training.films import LabelledFilm, SplitFilms
-from lib.training.folds import Folds, views_of
+from lib.training.folds import Folds, wanted_by
 from lib.training.machines import Machines
 from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
 
@@ -37,20 +36,17 @@ def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repea
     recipe = replace(_recipe(request, weights_sha256), last_block=None)
     split = SplitFilms.read(request.data_dir)
     machines = Machines(cpus=request.cores, workers=request.readers)
-    folds = Folds(recipe, _undivided(split, every), machines)
-    views = range(1, views_of(recipe.head) + 1)
-    folds.fill(
-        {"val": [(0, "pooled")], "train": [(view, "pooled") for view in views]},
-        request.runs_dir,
-        request.cache_gb,
-    )
+    undivided = _undivided(split, every)
+    folds = Folds(recipe, undivided, machines)
+    folds.fill(wanted_by(recipe, undivided), request.runs_dir, request.cache_gb)
     parts, sizes = [], []
     for seed in range(request.seed, request.seed + request.repeats):
         rows = _drawn(every, films, seed)
         console.say(f"split and head of seed {seed}, {len(rows['train'])} training films")
         trained = folds.train({"train": rows["train"], "val": rows["val"]}, recipe.with_seed(seed))
         tested = [every[row] for row in rows["test"]]
-        probabilities = trained.of_rows("val", rows["test"])
+        films_drawn = [undivided.films["val"][row] for row in rows["test"]]
+        probabilities = trained.of_films(films_drawn)
         names, labels = [film.name for film in tested], [film.label for film in tested]
         parts.append(rows_of(seed, names, labels, probabilities, split.classes))
         sizes.append(len(rows["train"]))
@@ -73,10 +69,11 @@ def _recipe(request: Request, weights_sha256: str) -> Recipe:
 
 def _undivided(split: SplitFilms, films: Sequence[EvaluatedFilm]) -> SplitFilms:
     """All films as training films and as validation films, whichever side the split has them on."""
-    content = [f"{film.record.sha256} {film.label}" for film in films]
-    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-    every = [LabelledFilm(film.file, split.classes.index(film.label)) for film in films]
-    return replace(split, digest=digest, films={"train": every, "val": every})
+    every = [
+        LabelledFilm(film.file, split.classes.index(film.label), film.record.sha256)
+        for film in films
+    ]
+    return replace(split, films={"train": every, "val": every})
 
 
 def _drawn(

@@ -18,6 +18,7 @@ from lib.network.checkpoints import Checkpoint
 from lib.network.choices import Precision
 from lib.run import console
 from lib.storage import atomic
+from lib.training import feature_cache
 from lib.training.films import FilmReader, SplitFilms
 from lib.training.plan import Plan
 from lib.training.starting_weights import START_FILE, StartingWeights
@@ -69,6 +70,7 @@ class RunIdentity:
             "data": self.split_sha256,
             "parent": self.start_sha256,
             "torch": version("torch"),
+            "views_version": feature_cache.VERSION,
         }
         if not self.plan.cached:  # PyTorch's losses differ from those of a cache in fp32, by 1e-3
             deciding["precision"] = ""

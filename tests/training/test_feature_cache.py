@@ -23,11 +23,12 @@ from lib.network.choices import Tap
 from lib.network.taps import write_taps
 from lib.run.errors import LockedError
 from lib.storage import atomic
-from lib.training.activation_file import ActivationFile
+from lib.training import activation_store
+from lib.training.activation_store import ActivationStore, delete_shard
 from lib.training.augmentation import augment
 from lib.training.batches import CachedBatches
-from lib.training.cache_room import make_room, views_that_fit
-from lib.training.feature_cache import CacheKey, FrozenFeatures
+from lib.training.cache_room import free_room, make_room, views_that_fit
+from lib.training.feature_cache import CacheKey, FrozenFeatures, View, Wanted
 from lib.training.films import FilmReader, LabelledFilm, Part
 from lib.training.machines import Machines
 from lib.training.plan import Augmentation
@@ -50,23 +51,25 @@ def make(tmp_path: Path, graphs: Path) -> Make:
     """FrozenFeatures of 150 training and 3 validation films below a cache of the test's own."""
     files = [film(tmp_path / "films" / f"{seed}.png", seed=seed) for seed in range(7)]
     films: dict[Part, list[LabelledFilm]] = {
-        "train": [LabelledFilm(files[i % 7], i % 3) for i in range(150)],
-        "val": [LabelledFilm(path, 0) for path in files[:3]],
+        "train": [LabelledFilm(files[i % 7], i % 3, f"{i:064x}") for i in range(150)],
+        "val": [LabelledFilm(path, 0, f"{i:064x}") for i, path in enumerate(files[:3], 1000)],
     }
 
     def write_graphs(folder: Path) -> None:
         shutil.copytree(graphs, folder, dirs_exist_ok=True)
 
     def build(cores: int = 2, readers: int = 2, **changes: Any) -> FrozenFeatures:
-        key = CacheKey(
-            ROW.name, FilmReader(224), Augmentation(), 0, "split", "weights", "fp32", "setup"
-        )
+        key = CacheKey(ROW.name, FilmReader(224), Augmentation(), 0, "weights", "fp32", "setup")
         machines = Machines(cpus=cores, workers=readers)
         return FrozenFeatures(
-            tmp_path / "cache", replace(key, **changes), films, write_graphs, machines
+            [tmp_path / "cache"], replace(key, **changes), films, write_graphs, machines
         )
 
     return build
+
+
+def _fill(source: FrozenFeatures, part: Part, *views: View) -> None:
+    source.fill(Wanted(source.films[part], views), "filling")
 
 
 def _all(source: FrozenFeatures, view: int = 1, tap: Tap = "pooled") -> np.ndarray:
@@ -91,7 +94,7 @@ def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[LabelledFilm]:
 def test_cached_and_streamed_activations_agree_to_fp16(make: Make) -> None:
     frozen = make()
     streamed = _all(frozen)
-    frozen.fill("train", [(1, "pooled")], "filling")
+    _fill(frozen, "train", (1, "pooled"))
     cached = _all(frozen)
     assert cached == pytest.approx(streamed, rel=1e-3, abs=1e-4)
     order = [149, 3, 77]
@@ -102,7 +105,7 @@ def test_cached_and_streamed_activations_agree_to_fp16(make: Make) -> None:
 
 def test_views_differ_and_view_0_is_the_film_as_it_is(make: Make) -> None:
     frozen = make()
-    frozen.fill("train", [(0, "pooled"), (1, "pooled"), (2, "pooled")], "filling")
+    _fill(frozen, "train", (0, "pooled"), (1, "pooled"), (2, "pooled"))
     plain, first, second = (_all(frozen, view) for view in range(3))
     assert not np.array_equal(first, second)
     assert np.array_equal(plain[0], plain[7])  # the same file twice
@@ -112,7 +115,7 @@ def test_views_differ_and_view_0_is_the_film_as_it_is(make: Make) -> None:
 def test_a_view_of_an_epoch_is_that_of_the_classic_way(make: Make) -> None:
     frozen = make()
     grey = frozen.key.reader.read(frozen.films["train"][5])
-    view = augment(grey, Augmentation(), 0, 3, 5)
+    view = augment(grey, Augmentation(), 0, 3, frozen.films["train"][5].number)
     wanted = next(frozen.graph.stream([(0, view)]))[1]
     assert wanted is not None
     assert _all(frozen, 3)[5] == pytest.approx(wanted[1], rel=1e-6)
@@ -122,20 +125,20 @@ def test_both_taps_come_from_one_pass_and_films_are_decoded_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen, read = make(), _count_reads(monkeypatch)
-    frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
+    _fill(frozen, "train", (1, "pooled"), (2, "pooled"), (1, "cut"))
     assert len(read) == 150
-    frozen.fill("train", [(1, "pooled"), (2, "pooled"), (1, "cut")], "filling")
+    _fill(frozen, "train", (1, "pooled"), (2, "pooled"), (1, "cut"))
     assert len(read) == 150
-    frozen.fill("train", [(1, "cut"), (2, "cut")], "filling")  # only view 2 is missing
+    _fill(frozen, "train", (1, "cut"), (2, "cut"))  # only view 2 is missing
     assert len(read) == 300
-    assert frozen.file_of("train", 2, "cut").is_whole
+    assert not frozen.rows_of("train", (2, "cut")).missing
 
 
 def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(seed=0)
-    whole.fill("train", [(1, "pooled")], "filling")
+    _fill(whole, "train", (1, "pooled"))
     wanted = _all(whole)
     shutil.rmtree(whole.folder)
     interrupted = make(cores=1, readers=1)
@@ -150,12 +153,12 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(FilmReader, "read", read_film)
     with pytest.raises(KeyboardInterrupt):
-        interrupted.fill("train", [(1, "pooled")], "filling")
+        _fill(interrupted, "train", (1, "pooled"))
     again = make(cores=1)
-    assert again.file_of("train", 1, "pooled").marks.tolist() == [1, 0, 0]
+    assert again.rows_of("train", (1, "pooled")).missing == [*range(64, 150)]
     monkeypatch.setattr(FilmReader, "read", real)
     read = _count_reads(monkeypatch)
-    again.fill("train", [(1, "pooled")], "filling")
+    _fill(again, "train", (1, "pooled"))
     assert len(read) == 150 - 64
     assert np.array_equal(_all(again), wanted)
 
@@ -164,7 +167,7 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
     "change",
     [
         {"weights_sha256": "x"},
-        {"split_sha256": "x"},
+        {"augmentation": Augmentation(acquisition=None)},
         {"seed": 1},
         {"precision": "bf16"},
         {"setup": "x"},
@@ -179,31 +182,85 @@ def test_everything_that_an_activation_depends_on_is_part_of_the_key(
     assert make().folder == make().folder
 
 
-def test_the_key_without_crop_and_acquisition_is_that_of_earlier_versions(make: Make) -> None:
-    key = replace(make().key, augmentation=Augmentation(acquisition=None))
-    assert key.folder_name == "2c4d41fe792225e614f8"
+def test_another_split_of_the_same_films_computes_nothing_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    _fill(first, "train", (1, "pooled"))
+    one_by_one = _all(first)
+    second, read = make(), _count_reads(monkeypatch)
+    new = LabelledFilm(second.films["train"][0].path, 0, "f" * 64)
+    second.films = {"train": [new, *reversed(second.films["train"][20:])], "val": []}
+    _fill(second, "train", (1, "pooled"))
+    assert read == [new]
+    rows = second.rows_of("train", (1, "pooled"))
+    assert np.array_equal(rows.read(range(1, 131))[:, :, 0, 0], one_by_one[:19:-1, :, 0, 0])
 
 
-def test_a_truncated_file_counts_for_nothing(tmp_path: Path) -> None:
-    file = ActivationFile(tmp_path / "a.f16", 100, (4,))
-    file.write(0, np.ones((64, 4), np.float16))
-    file.write(1, np.full((36, 4), 2.0, np.float16))
-    file.sync()
-    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).is_whole
-    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[[0, 99], 0].tolist() == [1, 2]
-    os.truncate(tmp_path / "a.f16", 500)
-    again = ActivationFile(tmp_path / "a.f16", 100, (4,))
-    assert not again.marks.any()
-    again.write(0, np.ones((64, 4), np.float16))
-    again.write(1, np.ones((36, 4), np.float16))
-    again.sync()
-    assert ActivationFile(tmp_path / "a.f16", 100, (4,)).rows[99, 0] == 1
+def test_what_a_folder_for_reading_has_is_not_computed_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = make()
+    _fill(kept, "val", (0, "pooled"))
+    layered = make()
+    layered.folders = [tmp_path / "own" / kept.folder.name, kept.folder]
+    layered.folder = layered.folders[0]
+    films = [*kept.films["val"], *kept.films["train"][:1]]
+    read = _count_reads(monkeypatch)
+    layered.fill(Wanted(films, [(0, "pooled")]), "filling")
+    assert read == films[3:]
+    rows = layered.locate(films, (0, "pooled")).read(range(4))  # of two shards
+    assert np.array_equal(rows[:3], kept.rows_of("val", (0, "pooled")).read(range(3)))
+
+
+KEYS = [bytes([number]) * 32 for number in range(100)]
+
+
+def _stored(folder: Path, begin: int, end: int, value: float = 1.0) -> ActivationStore:
+    """A store of rows of four numbers, with those of some of KEYS appended."""
+    folder.mkdir(exist_ok=True)
+    store = ActivationStore([folder], "001_cut", (4,))
+    shard = store.writer(end - begin)
+    shard.append(KEYS[begin:end], np.full((end - begin, 4), value, np.float16))
+    shard.sync()
+    return store
+
+
+def test_rows_without_keys_and_keys_without_rows_count_for_nothing(tmp_path: Path) -> None:
+    store = _stored(tmp_path, 0, 40)
+    assert store.locate(KEYS).missing == [*range(40, 100)]
+    shard = store.writer(60)  # appends, never syncs: killed
+    shard.append(KEYS[40:], np.full((60, 4), 2.0, np.float16))
+    assert store.locate(KEYS).missing == [*range(40, 100)]
+    with open(tmp_path / "001_cut_000001.keys", "ab") as file:
+        file.write(KEYS[40][:20])  # torn
+    _stored(tmp_path, 40, 100, 3.0)
+    assert store.locate(KEYS).read([39, 40, 99])[:, 0].tolist() == [1, 3, 3]
+    os.truncate(tmp_path / "001_cut_000001.f16", 50 * 8)  # damaged
+    assert store.locate(KEYS).missing == [*range(50, 100)]
+    store.writer(50)
+    assert store.locate(KEYS).missing == [*range(50, 100)]
+
+
+def test_a_large_shard_is_followed_by_another_and_both_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activation_store, "SHARD_FILMS", 30)
+    store = _stored(tmp_path, 0, 20)
+    _stored(tmp_path, 20, 40)  # joins the first
+    _stored(tmp_path, 40, 50, 2.0)
+    rows = store.locate(KEYS[:50])
+    assert [len(shard.keys) for shard in rows.used] == [40, 10]
+    assert rows.read([45, 0, 39, 41])[:, 0].tolist() == [2, 1, 1, 2]
+    delete_shard(rows.used[0].path)
+    assert rows.read([0])[0, 0] == 1  # a reader keeps what it has opened
+    assert store.locate(KEYS[:50]).missing == [*range(40)]
 
 
 def test_a_second_run_that_fills_the_same_cache_is_turned_away(make: Make) -> None:
     frozen = make()
     with atomic.lock(frozen.folder, "x"), pytest.raises(LockedError):
-        frozen.fill("val", [(0, "pooled")], "filling")
+        _fill(frozen, "val", (0, "pooled"))
 
 
 def test_epochs_use_the_views_in_turn_or_a_fresh_one_each(
@@ -233,16 +290,38 @@ def test_epochs_use_the_views_in_turn_or_a_fresh_one_each(
 def test_views_are_as_many_as_epochs_disk_and_memory_allow(
     room: int, memory: int, views: int
 ) -> None:
-    assert views_that_fit(4, 100, room, memory) == views
+    assert views_that_fit([100] * 4, 100, room, memory) == views
+
+
+def test_views_that_are_there_need_no_room() -> None:
+    assert views_that_fit([0, 0, 100, 100], 100, -5, 10_000) == 2
 
 
 def test_room_is_made_by_deleting_what_was_unused_for_longest(tmp_path: Path) -> None:
-    for age, name in enumerate(("old", "young")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x").write_bytes(bytes(3_000_000))
+    def paths() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    (tmp_path / "other").mkdir()
+    for name in ("other/x", "old.f16", "old.keys", "young.f16"):
+        (tmp_path / name).write_bytes(bytes(3_000_000))
+    for age, name in enumerate(("other", "old.f16", "young.f16")):
         os.utime(tmp_path / name, (1000 + age, 1000 + age))
-    assert make_room(tmp_path, tmp_path / "new", 0.010) == pytest.approx(7_000_000, abs=10_000)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "young"]
+    deletable = [tmp_path / name for name in ("young.f16", "old.f16", "other")]
+    assert free_room(tmp_path, deletable, 0, 0.013) == pytest.approx(1_000_000, abs=10_000)
+    assert free_room(tmp_path, deletable, 3_000_000, 0.013) == pytest.approx(4e6, abs=10_000)
+    assert paths() == ["old.f16", "old.keys", "young.f16"]
+    assert free_room(tmp_path, deletable[:2], 5_000_000, 0.013) == pytest.approx(7e6, abs=10_000)
+    assert paths() == ["young.f16"]
+
+
+def test_shards_of_wanted_films_stay_where_others_are_deleted(make: Make) -> None:
+    frozen = make()
+    _fill(frozen, "val", (0, "pooled"), (0, "cut"))
+    _fill(frozen, "train", (1, "pooled"))
+    wanted = Wanted(frozen.films["val"], [(0, "pooled"), (1, "cut")])
+    make_room(frozen, [wanted], 1e-9)
+    assert not frozen.locate(frozen.films["val"], (0, "pooled")).missing
+    assert sorted(path.name for path in frozen.folder.glob("*.f16")) == ["000_pooled_000001.f16"]
 
 
 def _history(root: Path, phase: str) -> pd.DataFrame:
@@ -309,7 +388,7 @@ def test_killed_while_the_cache_is_filled_the_same_command_ends_with_the_same_we
             )
             deadline = time.monotonic() + 120
             while (
-                not list(root.glob("data/cache/features/*/train_*.f16"))
+                not list(root.glob("data/cache/features/*/001_*.f16"))
                 and time.monotonic() < deadline
             ):
                 time.sleep(0.005)
@@ -326,14 +405,15 @@ def test_setup_names_library_and_cpu() -> None:
 
 
 def test_activations_on_the_disk_may_stay_when_it_has_become_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "cache" / "key"
-    own.mkdir(parents=True)
-    (own / "train_001_cut.f16").write_bytes(b"0" * 5000)
-    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    frozen = make()
+    _fill(frozen, "val", (0, "pooled"))
+    full = shutil.disk_usage(frozen.folder)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    assert make_room(own.parent, own, 0) == 5000
+    wanted = Wanted(frozen.films["val"], [(0, "pooled")])
+    assert make_room(frozen, [wanted], 0) < 0
+    assert not frozen.locate(frozen.films["val"], (0, "pooled")).missing
 
 
 def test_a_read_only_data_folder_serves_while_its_cache_is_whole(

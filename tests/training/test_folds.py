@@ -10,8 +10,7 @@ import torch
 
 from lib.network import checkpoints
 from lib.training.films import SplitFilms
-from lib.training.folds import Folds
-from lib.training.leave_source_out import wanted
+from lib.training.folds import Folds, wanted_by
 from lib.training.machines import Machines
 from lib.training.plan import Overrides, plan_of
 from lib.training.recipe import NotRepeatableError, _plan, recipe_of
@@ -36,7 +35,7 @@ def test_a_fold_of_all_films_ends_with_the_weights_of_the_training(chain: Path, 
     split = SplitFilms.read(chain / "data")
     config = json.loads((chain / "runs" / f"phase_{phase}" / "config.json").read_text())
     folds = Folds(recipe, split, Machines(cpus=config["cores"]))  # they decide the last bits
-    folds.fill(wanted(recipe), chain / "runs", 0)
+    folds.fill(wanted_by(recipe, split), chain / "runs", 0)
     every = {part: range(len(films)) for part, films in split.films.items()}
     trained = folds.train(every, recipe)
     own = [
@@ -46,9 +45,8 @@ def test_a_fold_of_all_films_ends_with_the_weights_of_the_training(chain: Path, 
     assert all(
         torch.equal(one, other) for one, other in zip(own[-len(again) :], again, strict=True)
     )
-    probabilities = trained.of_rows("val", range(5))
-    files = [film.path for film in split.films["val"][:5]]
-    assert trained.of_files(files) == pytest.approx(probabilities, abs=2e-3)
+    probabilities = trained.of_films(split.films["val"][:5])
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_training_of_another_model_cannot_be_repeated(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> SplitFilms:
     """18 training and 6 validation films of three classes that differ in brightness."""
     folder = tmp_path_factory.mktemp("data")
     films = [
-        LabelledFilm(film(folder / f"{seed}.png", seed=seed, side=64), seed % 3)
+        LabelledFilm(film(folder / f"{seed}.png", seed=seed, side=64), seed % 3, f"{seed:064x}")
         for seed in range(24)
     ]
     parts = {"train": films[:18], "val": films[18:]}
