@@ -106,11 +106,13 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
 
     from torch import nn
 
+    from lib.network.pooling import GlobalPooling
+
     original = _original_architecture(backbone)
     if pretrained is not None:
         original.load_state_dict(_fitting_state(backbone, original, pretrained), strict=False)
     head = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1),
+        GlobalPooling(),
         nn.Flatten(),
         nn.Dropout(DROPOUT),
         nn.Linear(backbone.features, classes),
