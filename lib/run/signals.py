@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT, deferred while a block must not be interrupted."""
 
 import importlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,11 @@ def defer_signals() -> Iterator[Callable[[], None]]:
 
 
 def import_torch() -> None:
-    """Import PyTorch. A signal handler that raises during the first import aborts the process."""
+    """Import PyTorch. A signal handler that raises during the first import aborts the process.
+
+    Its threads sleep while they wait for each other: by default they keep their cores busy, which
+    made steps three times slower where other programs compute as well (docs/PERFORMANCE.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads OpenMP
     with defer_signals():
         importlib.import_module("torch")

@@ -96,7 +96,7 @@ class Trainer:
         self.train_films = len(targets)
         self.loss = nn.CrossEntropyLoss(class_weights(targets, classes, plan.class_weight_power))
         self.optimizer = torch.optim.AdamW(
-            self.trained.parameters(), lr=plan.lr, weight_decay=plan.weight_decay
+            self.trained.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=True
         )
         self.schedule: Any = (
             torch.optim.lr_scheduler.StepLR(self.optimizer, plan.step_size, plan.gamma)
