@@ -199,8 +199,13 @@ def _examine(
     look: Callable[[Path], Examination],
     seconds: float,
 ) -> dict[str, Examination]:
-    """Decode and measure the copies that need it, in worker processes. By origin."""
-    films = [film for film in plan.films if not film.measured and film.film.origin not in refused]
+    """Decode and measure the copies that need it, in worker processes. By origin.
+
+    Bytes that were measured before, under another name or label, are not decoded again.
+    """
+    known = plan.known(staging, threads)
+    done = known.keys() | refused.keys()
+    films = [film for film in plan.films if not film.measured and film.film.origin not in done]
     examinations = map_isolated(
         look,
         unexamined,
@@ -209,7 +214,7 @@ def _examine(
         seconds,
     )
     tracked = console.track(examinations, "measuring films", len(films))
-    return dict(zip((film.film.origin for film in films), tracked, strict=True))
+    return known | dict(zip((film.film.origin for film in films), tracked, strict=True))
 
 
 def _origin_of(source: Source, joined_raw: Path | None) -> dict[str, str]:

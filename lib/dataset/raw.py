@@ -18,11 +18,13 @@ from lib.images.files import (
     describe_non_file,
     leads_out,
 )
+from lib.images.measure import Measurements
 from lib.images.reader import Examination
 from lib.run import console
 from lib.run.errors import JobError, UnreadableFilmError
 from lib.storage import atomic
 from lib.storage.atomic import sha256_of
+from lib.workers.threads import map_ordered
 
 LONGEST_NAME = 255  # bytes, of nearly every file system
 _OUR_ERRORS = {  # trouble of this machine or its disk, not of one film
@@ -84,6 +86,28 @@ class RawPlan:
     def is_carried_out(self) -> bool:
         """Whether data/raw holds these films and no others, all of them measured."""
         return len(self.measured) == len(self.films) == len(self.earlier)
+
+    def known(self, staging: Path, threads: int) -> dict[str, Examination]:
+        """By origin: what an earlier run measured in the same bytes, under another name or label.
+
+        Only staged files with the size of a known film are read.
+        """
+        earlier = {record.sha256: record for record in self.earlier if record.status == "ok"}
+        sizes = {record.bytes for record in earlier.values()}
+        staged = [
+            planned
+            for planned in self.films
+            if not planned.measured and _size(staging / planned.name) in sizes
+        ]
+        digests = map_ordered(lambda planned: sha256_of(staging / planned.name), staged, threads)
+        found = {}
+        for planned, digest in zip(staged, digests, strict=True):
+            record = earlier.get(digest)
+            if record and _names_its_patient(planned.film.origin) >= _names_its_patient(
+                record.origin
+            ):
+                found[planned.film.origin] = _examination_in(record)
+        return found
 
     def stage(self, staging: Path, raw: Path, source: Source, follow_links: bool) -> dict[str, str]:
         """Fill `staging`, with unchanged films from `raw` and with what an interrupted run copied.
@@ -148,6 +172,29 @@ def record_of(planned: PlannedFilm, seen: Examination) -> FilmRecord:
         problem=seen.problem,
         origin=planned.film.origin,
     )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _names_its_patient(origin: str) -> bool:
+    """Whether the row's patient comes from the name, which hides the one in a DICOM header."""
+    return bool(source_and_patient(PurePosixPath(origin).name)[1])
+
+
+def _examination_in(record: FilmRecord) -> Examination:
+    """What `examine` found when the row was written."""
+    measured = Measurements(
+        width=record.width,
+        height=record.height,
+        mode=record.mode,
+        dhash=record.dhash,
+        tint=record.tint,
+        brightness=record.brightness,
+        contrast=record.contrast,
+    )
+    return Examination(measured, record.sha256, record.bytes, patient=record.patient)
 
 
 def is_same_file(original: Path, copy: Path) -> bool:

@@ -34,5 +34,6 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
         height, width = context.shape[2:]
-        share = gradients[0] / (height * width)
-        return share.expand(context.shape).contiguous(memory_format=torch.channels_last)
+        share = (gradients[0] / (height * width)).expand(context.shape)
+        spread: Tensor = share.contiguous(memory_format=torch.channels_last)
+        return spread
