@@ -50,7 +50,6 @@ class Plan:
     agreement: float = 0.93  # Dice between two views of an adult's film, above which it is kept
     shares: tuple[float, ...] = (0.50, 0.28, 0.02, 0.20)  # children, adults, generated, lungless
 
-
     def strength(self, step: int) -> float:
         """Strength of the augmentation in a step: whole at first, weaker to the end."""
         passed = max(0.0, step / self.steps - self.gentler) / (1 - self.gentler)
