@@ -14,6 +14,7 @@ from lib.prediction.request import OperatingRule, PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.run.flags import Flag
+from lib.workers.processes import start_server
 
 if TYPE_CHECKING:  # these load the inference engine, which is too late for a wrong flag
     from lib.prediction.classify import FilmClassifier
@@ -198,12 +199,13 @@ def predict_batch(
         cpus=cpus,
         workers=workers,
     ).checked()
-
-    from lib.prediction.classify import classifier_of
-    from lib.prediction.results import Results
-
     with request.locks():
         films = inputs_of(request.input, request.written, request.follow_links)
+        if not request.cluster:
+            start_server()  # it imports the decoders while this process imports the engine
+        from lib.prediction.classify import classifier_of
+        from lib.prediction.results import Results
+
         with (
             classifier_of(request, films) as classifier,
             Results(request, films, classifier.schema, classifier.options) as results,

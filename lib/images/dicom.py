@@ -117,6 +117,8 @@ def check_keywords(keywords: Sequence[str]) -> None:
     Raises:
         UsageError: with the nearest keyword.
     """
+    if not keywords:
+        return  # without pydicom, whose import takes 0.2 s
     from pydicom.datadict import keyword_dict
 
     from lib.run.suggest import did_you_mean
