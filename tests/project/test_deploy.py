@@ -186,7 +186,8 @@ def test_doctor_passes_where_nothing_is_amiss(doctor: Callable[..., Done]) -> No
     done = doctor()
     assert (done.returncode, done.stderr) == (0, "")
     assert _lines(done, "fail") == ""
-    assert "8 files are what model.json says" in _lines(done, "ok")
+    ok = _lines(done, "ok")  # with a graph in int8 where the CPU has VNNI
+    assert "8 files are what model.json says" in ok or "10 files are what model.json says" in ok
     assert {line.split()[0] for line in done.stdout.splitlines()[:-1]} <= {"ok", "warn", "fail"}
 
 
