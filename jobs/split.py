@@ -173,7 +173,7 @@ def _publish(rows: Sequence[SplitRecord], data_dir: Path) -> None:
         atomic.link_or_copy(data_dir / "raw" / row.path, staging / row.file)
     (data_dir / "split.csv").unlink(missing_ok=True)
     for name in SPLITS:
-        atomic.swap_folder(staging / name, data_dir / name)
+        atomic.swap_folder(staging / name, data_dir / name, names_alone=True)  # hard links
     staging.rmdir()
     write_rows(data_dir / "split.csv", rows, SplitRecord)
 
