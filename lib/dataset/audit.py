@@ -119,11 +119,12 @@ def _similarity(films: Sequence[FilmRecord]) -> NDArray[np.floating]:
     mean = sum(_signs(block).sum(axis=0) for block in blocks) / len(films)
     length = np.linalg.norm(mean) * np.sqrt(len(mean))
     cosine: NDArray[np.floating] = np.concatenate([_signs(block) @ mean for block in blocks])
-    return cosine / max(length, 1e-9)
+    cosine /= max(length, 1e-9)
+    return cosine
 
 
 def _signs(hashes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bits `(N, 256)` of hashes `(N, 32)`: 1 where a cell is brighter than its left one, else -1."""
+    """Bits of hashes `(N, 32)` as `(N, 256)`: 1 for a cell brighter than its left one, else -1."""
     return np.unpackbits(hashes, axis=1) * np.float32(2) - 1
 
 

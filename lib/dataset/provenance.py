@@ -13,9 +13,7 @@ USUAL_SIGNATURE = 20  # films of one size and format from which on they count as
 def sources(records: Sequence[FilmRecord]) -> list[str]:
     """The source of each film: the collection in its name, else its size and format if common."""
     signatures = [
-        ""
-        if record.source
-        else f"{file_type(record)} {record.mode} {record.width}x{record.height}"
+        "" if record.source else f"{file_type(record)} {record.mode} {record.width}x{record.height}"
         for record in records
     ]
     count = Counter(filter(None, signatures))
