@@ -96,11 +96,10 @@ def _weightings(
     The blocks are as small as the films are many, so that memory does not grow with them.
     """
     size = max(_FEWEST_AT_A_TIME, min(resamples, _WEIGHTS_AT_A_TIME // len(member)))
+    blocks = _multinomial(groups, seed, resamples, size)
     if groups * resamples <= _DRAWS_KEPT:
         draws = _draws(groups, seed, resamples)
         blocks = (draws[begin : begin + size] for begin in range(0, resamples, size))
-    else:
-        blocks = _multinomial(groups, seed, resamples, size)
     for block in blocks:
         yield np.take(block.astype(np.float64), member, axis=1)
 
