@@ -38,7 +38,7 @@ _OUR_ERRORS = {  # trouble of this machine or its disk, not of one film
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedFilm:
     """A film of the source and its place in data/raw."""
 
