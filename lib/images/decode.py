@@ -56,16 +56,27 @@ class DecodedFilm:
 
 
 def read_grey(
-    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+    path: Path,
+    side: int,
+    max_pixels: int = MAX_PIXELS,
+    trust_headers: bool = False,
+    least_side: int | None = None,
 ) -> np.ndarray:
     """The grey levels of `decode_film`."""
-    return decode_film(path, side, max_pixels, trust_headers).grey
+    return decode_film(path, side, max_pixels, trust_headers, least_side).grey
 
 
 def decode_film(
-    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+    path: Path,
+    side: int,
+    max_pixels: int = MAX_PIXELS,
+    trust_headers: bool = False,
+    least_side: int | None = None,
 ) -> DecodedFilm:
-    """Decode a film and bring it to a square.
+    """Decode a film and bring it to a square of `side` pixels.
+
+    With `least_side` a film of fewer pixels is not enlarged: its square has the film's longer
+    side, but `least_side` at least.
 
     Colour is dropped: a tint tells which hospital photographed its films, not what the lungs look
     like. The aspect ratio is given up as well, since half of the public films come already squeezed
@@ -78,12 +89,16 @@ def decode_film(
     with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
-            return _squared(Image.fromarray(film.levels), side, film.notes)
+            return _squared(Image.fromarray(film.levels), side, least_side, film.notes)
         with _opened(path, max_pixels) as image:
-            return _squared(_decode(image, path, side), side)
+            return _squared(_decode(image, path, side), side, least_side)
 
 
-def _squared(image: Image.Image, side: int, notes: tuple[str, ...] = ()) -> DecodedFilm:
+def _squared(
+    image: Image.Image, side: int, least_side: int | None, notes: tuple[str, ...] = ()
+) -> DecodedFilm:
+    if least_side is not None:
+        side = min(side, max(least_side, *image.size))
     square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return DecodedFilm(np.asarray(square), image.width / image.height, notes)
 
