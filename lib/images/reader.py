@@ -98,7 +98,7 @@ class Reader:
         return Film(path, reason, stamp=Stamp.of(path))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Examination:
     """What the ingest job records of a film, or why it cannot be read."""
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fire
@@ -28,6 +29,7 @@ from rich.table import Table
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split, write_rows
 from lib.storage.atomic import link_or_copy
 from lib.workers.cores import usable_cores, usable_memory
+from tests.benchmarks import made_up, million
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
@@ -50,12 +52,13 @@ class Size:
     cold_starts: int
     memory_films: tuple[int, int]
     growth_films: int
+    made_up_films: int
     kinds: tuple[str, ...] = ("large JPEG", "1024 px PNG", "256 px PNG")  # of predicted films
 
 
-FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400)
-QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100)
-TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, ("1024 px PNG",))  # in the tests
+FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400, 1_000_000)
+QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100, 10_000)
+TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, 1000, ("1024 px PNG",))  # in the tests
 
 
 @dataclass
@@ -365,6 +368,20 @@ class Bench:
         ]
         yield _growth_row("training", size, trainings, rounds)
 
+    def scale(self) -> Iterable[Row]:
+        """Tables of made-up films: split, and the scores of 10,000 test films."""
+        films = self.size.made_up_films
+        with TemporaryDirectory(dir=self.work) as folder:
+            made_up.write_raw(Path(folder), films)
+            cost = million.measure("split", films, Path(folder))
+        name = f"split of {films:,} made-up films"
+        yield at_most(f"{name}, CPU time against three minutes", cost.cpu, 180, "s", 1)
+        yield at_most(f"{name}, memory against 4 GB", cost.memory, 4096, "MB", 1)
+        films = min(films, 10_000)
+        cost = million.measure("scores", films, self.work)
+        name = f"scores of {films:,} made-up predictions against 20 s"
+        yield at_most(name, cost.cpu, 20, "s", 1)
+
     def films_of(self, kind: str, count: int) -> Path:
         """A folder of `count` hard links to films of one kind, made where the source has none.
 
@@ -453,7 +470,7 @@ def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], round
     return row
 
 
-PARTS = ("prediction", "cold", "memory", "growth", "training")
+PARTS = ("prediction", "cold", "memory", "growth", "scale", "training")
 
 
 def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "") -> None:
