@@ -53,6 +53,9 @@ class DecodedFilm:
     grey: np.ndarray  # (side, side) uint8, 0 black to 255 white
     aspect: float = 1.0  # width / height of the film before it became a square
     notes: tuple[str, ...] = ()  # why a person should look at it, as far as the file tells
+    size: tuple[int, int] = (0, 0)  # width and height in pixels as stored
+    maker: str = ""  # of the machine, by a DICOM header
+    view: str = ""  # position, by a DICOM header
 
 
 def read_grey(
@@ -78,14 +81,18 @@ def decode_film(
     with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
-            return _squared(Image.fromarray(film.levels), side, film.notes)
-        with _opened(path, max_pixels) as image:
-            return _squared(_decode(image, path, side), side)
+            image = Image.fromarray(film.levels)
+            square = _squared(image, side)
+            aspect = image.width / image.height
+            return DecodedFilm(square, aspect, film.notes, image.size, film.maker, film.view)
+        with _opened(path, max_pixels) as file:
+            size = file.size  # a JPEG is decoded to a smaller one
+            image = _decode(file, path, side)
+            return DecodedFilm(_squared(image, side), image.width / image.height, size=size)
 
 
-def _squared(image: Image.Image, side: int, notes: tuple[str, ...] = ()) -> DecodedFilm:
-    square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return DecodedFilm(np.asarray(square), image.width / image.height, notes)
+def _squared(image: Image.Image, side: int) -> np.ndarray:
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 @contextmanager
