@@ -20,7 +20,7 @@ from tests.docker.test_services import chain
 pytestmark = pytest.mark.engine
 __all__ = ["chain"]  # the fixture
 
-FILMS = 1500
+FILMS = 600
 SHOW = """
 import json, os
 print(json.dumps([os.getuid(), open('/proc/self/status').read(), os.access('/app', os.W_OK)]))
@@ -80,7 +80,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(chain: Compose, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Three workers of one core each; 1,500 films below /films, one of them broken."""
+    """Three workers of one core each; 600 films below /films, one of them broken."""
     films = tmp_path_factory.mktemp("archive")
     originals = [film(films / f"original_{seed}.png", seed=seed, side=300) for seed in range(20)]
     for number in range(FILMS - len(originals) - 1):
@@ -110,7 +110,7 @@ def alone(nodes: Nodes) -> str:
 
 def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone: str) -> None:
     job = nodes.start_predict("killed.csv")
-    nodes.wait_for_rows("killed.csv", 200, job)
+    nodes.wait_for_rows("killed.csv", 60, job)
     nodes.kill("worker")
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 3, errors
@@ -124,7 +124,7 @@ def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone
 def test_when_the_head_dies_the_same_command_goes_on(nodes: Nodes, alone: str) -> None:
     nodes.up()
     job = nodes.start_predict("headless.csv")
-    nodes.wait_for_rows("headless.csv", 200, job)
+    nodes.wait_for_rows("headless.csv", 60, job)
     nodes.kill("head")
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 1
