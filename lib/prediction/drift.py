@@ -147,7 +147,8 @@ def _values(what: str, values: Sequence[float], before: Sequence[float]) -> Test
 
     if not values or not before:
         return Test(what, 1.0, "")
-    words = f"{what} {median(values):.2f} in the median, before {median(before):.2f}"
+    here, there = (f"{median(some):#.3g}" for some in (values, before))
+    words = f"{what} {here} in the median, before {there}"
     return Test(what, float(ks_2samp(values, before, method="asymp").pvalue), words)
 
 

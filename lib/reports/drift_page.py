@@ -71,7 +71,7 @@ def _charts(nights: Sequence[Night]) -> list[Chart]:
     return [
         *(_chart(f"share {title}", values, nights, ".0%") for title, values in shares.items()),
         *(
-            _chart(title, values, nights, ".2f")
+            _chart(title, values, nights, ".3g")
             for title, values in medians.items()
             if any(value is not None for value in values)
         ),
