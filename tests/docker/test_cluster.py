@@ -115,7 +115,7 @@ def alone(nodes: Nodes) -> str:
 def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone: str) -> None:
     worker = nodes.container("worker")
     job = nodes.start_predict("killed.csv")
-    nodes.wait_for_rows("killed.csv", 0, job)
+    nodes.wait_for_rows("killed.csv", 20, job)
     nodes.kill(worker)
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 3, errors
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone
 def test_when_the_head_dies_the_same_command_goes_on(nodes: Nodes, alone: str) -> None:
     head = nodes.container("head")
     job = nodes.start_predict("headless.csv")
-    nodes.wait_for_rows("headless.csv", 0, job)
+    nodes.wait_for_rows("headless.csv", 20, job)
     nodes.kill(head)
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 1
