@@ -240,8 +240,9 @@ def evaluate(
         return score_labels(request)
     from lib.evaluation import evaluation as engine
     from lib.evaluation import tables
+    from lib.evaluation.external import external_results
     from lib.evaluation.model import model_to_score
-    from lib.evaluation.recalibration import external_results, require_site
+    from lib.evaluation.recalibration import require_site
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
         options = engine.Options.of(request, scored.manifest.classes)

@@ -19,16 +19,20 @@ COMPRESSED = 0.3
 LUNGLESS = ORIENTATIONS.index("no lungs")
 
 
-def batch_of(films: Films, rows: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(
+    films: Films, rows: np.ndarray, rng: torch.Generator, strength: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Augmented films `(B, 1, 128, 128)` in 0 to 255, targets `(B, 2, 128, 128)` in 0 to 1 and
     orientations `(B,)`.
+
+    `strength` scales every change but quarter turns and inversion; 0 leaves the others out.
     """
     grey = torch.from_numpy(films.grey[rows]).float()[:, None]
     target = torch.from_numpy(films.target[rows]).float() / 255
     turns = _turns(len(rows), rng)
-    grey, target = _moved(grey, target, turns, rng)
-    grey = _marked(_exposed(_shaded(grey, rng), rng), rng)
-    grey = _compressed(_blurred(grey, rng), rng)
+    grey, target = _moved(grey, target, turns, rng, strength)
+    grey = _exposed(_shaded(grey, rng, strength), rng, strength)
+    grey = _compressed(_blurred(_marked(grey, rng, strength), rng, strength), rng, strength)
     lungless = torch.from_numpy(films.lungless[rows])
     return grey, target, torch.where(lungless, LUNGLESS, turns)
 
@@ -69,7 +73,7 @@ def _chance(count: int, share: float, rng: torch.Generator) -> Tensor:
 
 
 def _moved(
-    grey: Tensor, target: Tensor, turns: Tensor, rng: torch.Generator
+    grey: Tensor, target: Tensor, turns: Tensor, rng: torch.Generator, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Scale each axis, rotate, shift. What comes in from outside is black, white, grey or the
     film's edge drawn out.
@@ -79,12 +83,12 @@ def _moved(
     def draw(low: float, high: float) -> Tensor:
         return _uniform(count, low, high, rng).flatten()
 
-    angle = draw(-0.22, 0.22) * (draw(0, 1) < 0.7) + turns * (math.pi / 2)
-    scale = torch.exp(draw(-0.25, 0.55))  # above 1: smaller lungs
-    stretch = torch.exp(draw(-0.16, 0.16))
+    angle = strength * draw(-0.22, 0.22) * (draw(0, 1) < 0.7) + turns * (math.pi / 2)
+    scale = torch.exp(strength * draw(-0.25, 0.55))  # above 1: smaller lungs
+    stretch = torch.exp(strength * draw(-0.16, 0.16))
     sx, sy = scale * stretch, scale / stretch
     cos, sin = torch.cos(angle), torch.sin(angle)
-    room = 0.12 + 0.6 * (scale - 1).clamp(min=0)
+    room = strength * 0.12 + 0.6 * (scale - 1).clamp(min=0)
     row_x = torch.stack([sx * cos, -sx * sin, room * draw(-1, 1)], 1)
     row_y = torch.stack([sy * sin, sy * cos, room * draw(-1, 1)], 1)
     theta = torch.stack([row_x, row_y], 1)
@@ -102,24 +106,25 @@ def _field(count: int, cells: int, rng: torch.Generator) -> Tensor:
     return functional.interpolate(knots, (SIDE, SIDE), mode="bilinear", align_corners=True)
 
 
-def _shaded(grey: Tensor, rng: torch.Generator) -> Tensor:
+def _shaded(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     """Uneven exposure, and now and then a soft opacity as disease or a breast throws it."""
     count = len(grey)
-    grey = grey * (1 + _uniform(count, 0, 0.22, rng) * _field(count, 3, rng))
+    grey = grey * (1 + strength * _uniform(count, 0, 0.22, rng) * _field(count, 3, rng))
     opacity = _field(count, 6, rng).clamp(min=0) * _uniform(count, 0, 60, rng)
-    return grey + opacity * _chance(count, 0.4, rng)
+    return grey + strength * opacity * _chance(count, 0.4, rng)
 
 
-def _exposed(grey: Tensor, rng: torch.Generator) -> Tensor:
+def _exposed(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     count = len(grey)
-    gamma = torch.exp(_uniform(count, -0.7, 0.7, rng))
+    gamma = torch.exp(strength * _uniform(count, -0.7, 0.7, rng))
     grey = 255 * (grey.clamp(0, 255) / 255) ** gamma
-    contrast = torch.exp(_uniform(count, -0.9, 0.5, rng))
-    grey = ((grey - 128) * contrast + 128 + _uniform(count, -50, 50, rng)).clamp(0, 255)
+    contrast = torch.exp(strength * _uniform(count, -0.9, 0.5, rng))
+    shift = strength * _uniform(count, -50, 50, rng)
+    grey = ((grey - 128) * contrast + 128 + shift).clamp(0, 255)
     return torch.where(_chance(count, INVERTED, rng), 255 - grey, grey)
 
 
-def _marked(grey: Tensor, rng: torch.Generator) -> Tensor:
+def _marked(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     """Borders, markers and covered rectangles; those that reach into the lungs stay small."""
     places = torch.arange(SIDE)
     count = len(grey)
@@ -130,27 +135,28 @@ def _marked(grey: Tensor, rng: torch.Generator) -> Tensor:
         spans = (places >= low) & (places < high)
         patch = (spans[:, 0, :, None] & spans[:, 1, None, :])[:, None]
         level = _uniform(count, -100, 355, rng).clamp(0, 255)
-        grey = torch.where(patch & _chance(count, share, rng), level, grey)
+        grey = torch.where(patch & _chance(count, strength * share, rng), level, grey)
     border = torch.randint(0, 14, (count, 4, 1), generator=rng)
     rows = (places < border[:, 0]) | (places >= SIDE - border[:, 1])
     columns = (places < border[:, 2]) | (places >= SIDE - border[:, 3])
     frame = (rows[:, :, None] | columns[:, None, :])[:, None]
     level = torch.where(_chance(count, 0.6, rng), 0.0, _uniform(count, 0, 255, rng))
-    return torch.where(frame & _chance(count, 0.2, rng), level, grey)
+    return torch.where(frame & _chance(count, strength * 0.2, rng), level, grey)
 
 
-def _blurred(grey: Tensor, rng: torch.Generator) -> Tensor:
+def _blurred(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     count = len(grey)
     soft = functional.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
-    amount = _uniform(count, -0.5, 1, rng)  # below 0: sharper
+    amount = strength * _uniform(count, -0.5, 1, rng)  # below 0: sharper
     noise = torch.randn(grey.shape, generator=rng) * _uniform(count, 0, 12, rng)
-    return torch.lerp(grey, soft, amount) + noise * _chance(count, 0.5, rng)
+    return torch.lerp(grey, soft, amount) + strength * noise * _chance(count, 0.5, rng)
 
 
-def _compressed(grey: Tensor, rng: torch.Generator) -> Tensor:
+def _compressed(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     """Whole grey levels, and for a share the losses of JPEG."""
     levels = grey.clamp(0, 255).round().byte()
-    for row in torch.nonzero(torch.rand(len(grey), generator=rng) < COMPRESSED).flatten().tolist():
+    chosen = torch.rand(len(grey), generator=rng) < strength * COMPRESSED
+    for row in torch.nonzero(chosen).flatten().tolist():
         file = io.BytesIO()
         quality = int(torch.randint(15, 80, (1,), generator=rng))
         Image.fromarray(levels[row, 0].numpy()).save(file, "JPEG", quality=quality)

@@ -28,13 +28,13 @@ class LungNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fine = _block(CELL * CELL, 24)  # 32 x 32
-        self.middle = nn.Sequential(_block(24, 32, 2), _block(32, 32))  # 16 x 16
-        self.coarse = nn.Sequential(_block(32, 48, 2), _block(48, 64), _block(64, 64, dilation=2))
-        self.to_middle, self.to_fine = nn.Conv2d(64, 32, 1), nn.Conv2d(32, 24, 1)
-        self.up_middle, self.up_fine = _block(32, 32), _block(24, 24)
+        self.middle = nn.Sequential(_block(24, 40, 2), _block(40, 40))  # 16 x 16
+        self.coarse = nn.Sequential(_block(40, 64, 2), _block(64, 96), _block(96, 96, dilation=2))
+        self.to_middle, self.to_fine = nn.Conv2d(96, 40, 1), nn.Conv2d(40, 24, 1)
+        self.up_middle, self.up_fine = _block(40, 40), _block(24, 24)
         self.masks = nn.Conv2d(24, 2 * CELL * CELL, 1)
         self.orientation = nn.Sequential(  # keeps the place of what it sees: up differs from down
-            nn.Conv2d(64, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 32), nn.ReLU(),
+            nn.Conv2d(96, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 32), nn.ReLU(),
             nn.Linear(32, 5),
         )  # fmt: skip
 

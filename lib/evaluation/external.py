@@ -1,20 +1,50 @@
 """The part of an evaluation that only films from elsewhere have: what changes away from home."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from lib.evaluation.evaluation import Options, stored_operating_point
-from lib.evaluation.films import Elsewhere
-from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.films import Elsewhere, EvaluationSet
+from lib.evaluation.home import scores_at_home
+from lib.evaluation.model import Scored
+from lib.evaluation.predictions import LabelledPredictions, share_unlike
+from lib.evaluation.recalibration import SiteFilms, set_up
+from lib.evaluation.request import Request
 from lib.evaluation.results import External, HomeScores
 from lib.prediction.calibration import Calibration
 from lib.prediction.classes import ABNORMAL
-from lib.prediction.rows import BETWEEN_REASONS
-from lib.prediction.triage import UNLIKE
+from lib.prediction.prediction import Prediction
 
 
-def away_from_home(
+def external_results(
+    request: Request,
+    predictions: pd.DataFrame,
+    films: EvaluationSet,
+    scored: Scored,
+    options: Options,
+    outputs: Sequence[Prediction],
+) -> External:
+    """What only films from elsewhere have. Writes the model for their site, if it is asked for.
+
+    `predictions` is predictions.csv, `outputs` what the network computed for its rows.
+    """
+    assert films.elsewhere
+    home = scores_at_home(request.runs_dir, scored.identity, options.positive)
+    external = _away_from_home(predictions, films.elsewhere, home, scored.calibration, options)
+    if not request.recalibrate:
+        return external
+    site = SiteFilms.of(films, outputs, scored.manifest.classes)
+    table = request.folder / "recalibrated.csv"
+    result = set_up(
+        site, predictions, scored, options, request.prevalence, request.recalibrate, table
+    )
+    return replace(external, recalibration=result)
+
+
+def _away_from_home(
     predictions: pd.DataFrame,
     elsewhere: Elsewhere,
     home: HomeScores | None,
@@ -42,9 +72,3 @@ def away_from_home(
         ),
         home=home,
     )
-
-
-def share_unlike(predictions: pd.DataFrame) -> float:
-    """Share of the films with a prediction that are out of distribution."""
-    reasons = predictions["reasons"][predictions["prediction"].ne("")]
-    return float(reasons.map(lambda text: UNLIKE in text.split(BETWEEN_REASONS)).mean())

@@ -17,14 +17,12 @@ import pandas as pd
 
 from lib.evaluation import metrics
 from lib.evaluation.evaluation import Options
-from lib.evaluation.external import away_from_home, share_unlike
 from lib.evaluation.films import EvaluationSet, LabelledFilm
-from lib.evaluation.home import scores_at_home
 from lib.evaluation.model import Scored
 from lib.evaluation.operating_point import cases_and_scores, has_both_sides, rates_of
-from lib.evaluation.predictions import Floats, Ints, LabelledPredictions
+from lib.evaluation.predictions import Floats, Ints, LabelledPredictions, share_unlike
 from lib.evaluation.request import Request
-from lib.evaluation.results import External, Rates, Recalibration, SiteScores
+from lib.evaluation.results import Rates, Recalibration, SiteScores
 from lib.evaluation.site_model import require_free, write_site_model
 from lib.evaluation.tables import labelled_cells, write_predictions
 from lib.prediction.calibration import Calibration, Reference
@@ -173,31 +171,6 @@ def _require_enough(films: EvaluationSet) -> None:
             "With that many a sensitivity of 90 % is known to ±13 points, with 35 to ±10, with 140 "
             "to ±5. Add labelled films, or leave the films of that class out."
         )
-
-
-def external_results(
-    request: Request,
-    predictions: pd.DataFrame,
-    films: EvaluationSet,
-    scored: Scored,
-    options: Options,
-    outputs: Sequence[Prediction],
-) -> External:
-    """What only films from elsewhere have. Writes the model for their site, if it is asked for.
-
-    `predictions` is predictions.csv, `outputs` what the network computed for its rows.
-    """
-    assert films.elsewhere
-    home = scores_at_home(request.runs_dir, scored.identity, options.positive)
-    external = away_from_home(predictions, films.elsewhere, home, scored.calibration, options)
-    if not request.recalibrate:
-        return external
-    site = SiteFilms.of(films, outputs, scored.manifest.classes)
-    table = request.folder / "recalibrated.csv"
-    result = set_up(
-        site, predictions, scored, options, request.prevalence, request.recalibrate, table
-    )
-    return replace(external, recalibration=result)
 
 
 def set_up(

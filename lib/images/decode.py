@@ -59,16 +59,27 @@ class DecodedFilm:
 
 
 def read_grey(
-    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+    path: Path,
+    side: int,
+    max_pixels: int = MAX_PIXELS,
+    trust_headers: bool = False,
+    least_side: int | None = None,
 ) -> np.ndarray:
     """The grey levels of `decode_film`."""
-    return decode_film(path, side, max_pixels, trust_headers).grey
+    return decode_film(path, side, max_pixels, trust_headers, least_side).grey
 
 
 def decode_film(
-    path: Path, side: int, max_pixels: int = MAX_PIXELS, trust_headers: bool = False
+    path: Path,
+    side: int,
+    max_pixels: int = MAX_PIXELS,
+    trust_headers: bool = False,
+    least_side: int | None = None,
 ) -> DecodedFilm:
-    """Decode a film and bring it to a square.
+    """Decode a film and bring it to a square of `side` pixels.
+
+    With `least_side` a film of fewer pixels is not enlarged: its square has the film's longer
+    side, but `least_side` at least.
 
     Colour is dropped: a tint tells which hospital photographed its films, not what the lungs look
     like. The aspect ratio is given up as well, since half of the public films come already squeezed
@@ -82,16 +93,19 @@ def decode_film(
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
             image = Image.fromarray(film.levels)
-            square = _squared(image, side)
+            square = _squared(image, side, least_side)
             aspect = image.width / image.height
             return DecodedFilm(square, aspect, film.notes, image.size, film.maker, film.view)
         with _opened(path, max_pixels) as file:
             size = file.size  # a JPEG is decoded to a smaller one
             image = _decode(file, path, side)
-            return DecodedFilm(_squared(image, side), image.width / image.height, size=size)
+            square = _squared(image, side, least_side)
+            return DecodedFilm(square, image.width / image.height, size=size)
 
 
-def _squared(image: Image.Image, side: int) -> np.ndarray:
+def _squared(image: Image.Image, side: int, least_side: int | None) -> np.ndarray:
+    if least_side is not None:
+        side = min(side, max(least_side, *image.size))
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 

@@ -34,7 +34,7 @@ class Film:
 
     path: Path
     error: str = ""
-    grey: NDArray[np.uint8] = field(default_factory=lambda: _NOTHING)  # (side, side)
+    grey: NDArray[np.uint8] = field(default_factory=lambda: _NOTHING)  # (side, side), the reader's
     thumbnail: NDArray[np.uint8] = field(default_factory=lambda: _NOTHING)  # (32, 32)
     contrast: float = 0.0  # standard deviation of the grey levels, 0..127
     stamp: Stamp = Stamp()  # noqa: RUF009
@@ -65,6 +65,7 @@ class Reader:
     within: Path | None = None  # resolved folder that links must not lead out of
     tags: tuple[str, ...] = ()  # keywords of the DICOM header
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
+    least_side: int | None = None  # pixels; films of fewer than `side` are not enlarged beyond it
 
     def __call__(self, path: Path) -> Film:
         """See `FilmReader`."""
@@ -75,7 +76,9 @@ class Reader:
             )
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:
-            decoded = decode_film(path, self.side, self.max_pixels, self.trust_headers)
+            decoded = decode_film(
+                path, self.side, self.max_pixels, self.trust_headers, self.least_side
+            )
         except UnreadableFilmError as error:
             return Film(path, str(error), stamp=before, tags=tags)
         if Stamp.of(path) != before:

@@ -40,9 +40,10 @@ class LungCropper:
 
 
 def decoded_side(input_side: int, crop: Crop) -> int:
-    """Pixels that a film is decoded to: twice the input's where it is cropped.
+    """Pixels that a film is decoded to at most: twice the input's where it is cropped.
 
     The box takes about three quarters of each side, so that a view is never enlarged in practice.
+    A film of fewer pixels is decoded to its own size.
     """
     return input_side if crop == "none" else 2 * input_side
 

@@ -108,6 +108,7 @@ class Classifier:
             options.max_pixels,
             tags=options.tags,
             trust_headers=options.trust_headers,
+            least_side=self.manifest.input_side,
         )
         self._readers: Isolated[Any, Film] = self._predictor.readers_of(films.reader(reader))
 

@@ -53,7 +53,9 @@ class Predictor:
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
-        with self.readers_of(Reader(self.decoded_side, ANY_SIZE, trust_headers=True)) as readers:
+        least = self.manifest.input_side
+        reader = Reader(self.decoded_side, ANY_SIZE, trust_headers=True, least_side=least)
+        with self.readers_of(reader) as readers:
             yield from self.answers(readers, paths)
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Film]:

@@ -65,14 +65,16 @@ class FilmReader:
         return _cropper_of(self.segmenter).view(whole, self.input_side).grey
 
     def decode(self, film: LabelledFilm) -> Grey:
-        """The whole film as a square, with more pixels than `read` gives if it is to be cropped.
+        """The whole film as a square, with up to twice the side of `read` if it is to be cropped.
 
         Raises:
             JobError: the file cannot be read any more; the split job could read it.
         """
         side = decoded_side(self.input_side, "lungs" if self.segmenter else "none")
         try:
-            return read_grey(film.path, side, ANY_SIZE, trust_headers=True)
+            return read_grey(
+                film.path, side, ANY_SIZE, trust_headers=True, least_side=self.input_side
+            )
         except JobError as error:
             raise JobError(
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "
