@@ -145,8 +145,9 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), distance (of its features to the nearest validation films), error,
-    model, with --sample also sampled. A file that cannot be read has no prediction, and the reason
+    trained with --crop lungs), distance (of its features to the nearest validation films), width
+    and height (in pixels, as stored), maker and view (by the DICOM header), error, model, with
+    --sample also sampled. A file that cannot be read has no prediction, and the reason
     in error; the table is complete all the same, and the exit code is 3. An empty folder gives a
     table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not
     a medical device: a person decides.

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import beta, norm
-from scipy.stats import t as student
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
 from lib.evaluation import scoring
 from lib.evaluation.predictions import Floats, LabelledPredictions
@@ -143,9 +141,9 @@ def rate_interval(values: Floats, groups: int, level: float = LEVEL) -> Interval
         return None
     tail = (1 - level) / 2
     if percentiles[0] == percentiles[1] == 1:
-        return float(beta.ppf(tail, groups, 1)), 1.0
+        return float(betaincinv(groups, 1, tail)), 1.0
     if percentiles[0] == percentiles[1] == 0:
-        return 0.0, float(beta.ppf(1 - tail, 1, groups))
+        return 0.0, float(betaincinv(1, groups, 1 - tail))
     return percentiles if groups >= FEW_GROUPS and percentiles[0] < percentiles[1] else None
 
 
@@ -167,9 +165,9 @@ def share_interval(
     if not 0 < share < 1 or groups < FEW_GROUPS or error == 0:
         return rate_interval(values, groups, level)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    correction = (norm.ppf(tails[1]) / student.ppf(tails[1], groups - 1)) ** 2
+    correction = (ndtri(tails[1]) / stdtrit(groups - 1, tails[1])) ** 2
     films = share * (1 - share) / error**2 * correction
-    low, high = beta.ppf(tails, films * share + 0.5, films * (1 - share) + 0.5)
+    low, high = betaincinv(films * share + 0.5, films * (1 - share) + 0.5, tails)
     return float(low), float(high)
 
 
@@ -187,7 +185,7 @@ def area_interval(
     error = _standard_error(values)
     if not 0 < area < 1 or groups < FEW_GROUPS or error == 0:
         return rate_interval(values, groups, level)
-    reach = float(student.ppf((1 + level) / 2, groups - 1)) * error / (area * (1 - area))
+    reach = float(stdtrit(groups - 1, (1 + level) / 2)) * error / (area * (1 - area))
     low, high = expit(logit(area) + np.array([-reach, reach]))
     return float(low), float(high)
 
@@ -226,7 +224,7 @@ def _perfect_macro_f1_interval(predictions: LabelledPredictions) -> Interval:
         predictions.count_groups(predictions.targets == number)
         for number in np.unique(predictions.targets)
     ]
-    return float(np.mean([beta.ppf((1 - LEVEL) / 2, count, 1) for count in patients])), 1.0
+    return float(np.mean([betaincinv(count, 1, (1 - LEVEL) / 2) for count in patients])), 1.0
 
 
 def _standard_error(values: Floats) -> float:
