@@ -9,8 +9,10 @@ shift
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
-# Outside of this folder there is no .venv that make could take for the one it is to make.
-tar -cf - --exclude='./.venv' --exclude='./.git' --exclude='./data' --exclude='./runs' --exclude=__pycache__ . | tar -C "$copy" -xf -
+# Outside of this folder there is no .venv that make could take for the one it is to make. Code 1 of tar: a file changed
+# meanwhile, such as a cache of the tests that run beside this.
+{ tar -cf - --exclude='./.venv' --exclude='./.git' --exclude='./.make' --exclude='./data' --exclude='./runs' --exclude='*_cache' \
+  --exclude=__pycache__ . || [ $? -eq 1 ]; } | tar -C "$copy" -xf -
 cd "$copy"
 mkdir -p data runs
 make --no-print-directory .venv/installed-dev PYTHON_VERSION="$version"

@@ -193,7 +193,8 @@ def evaluate(
     The result says how they were chosen. Labels of all films, or of the whole random sample
     (predict_batch --sample), give an estimate of the table. Other labels, such as those of the
     films that ask for a review, describe these films alone: there is no interval and no operating
-    point. There is no verdict, because baselines need films.
+    point. report.html beside the scores has the parts of the report that need no film; there is
+    no verdict, because baselines need films.
 
     Examples:
         python -m jobs.evaluate
@@ -278,9 +279,9 @@ def score_labels(request: Request) -> int:
     from lib.reports.summary import print_evaluation
 
     with atomic.lock(request.folder, "the evaluation"):
-        evaluation, films = evaluate_table(request)
-        evaluation_files.write_scores(evaluation, films, request.folder)
-    print_evaluation(evaluation, request.folder, None)
+        scored = evaluate_table(request)
+        evaluation_files.write_scores(scored, request.folder, request.report, request.seed)
+    print_evaluation(scored.evaluation, request.folder, request.report)
     return DONE
 
 

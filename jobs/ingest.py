@@ -120,7 +120,9 @@ def ingest(
             shutil.rmtree(staging, ignore_errors=True)
             console.say(f"{raw} already holds these {len(records)} films; nothing was copied.")
         else:
-            _publish(records, _origin_of(source, raw if table else None), staging, raw)
+            _publish(
+                records, _origin_of(source, raw if table else None), staging, raw, source.may_link
+            )
             copied, kept = len(plan.to_copy), len(plan.films) - len(plan.to_copy)
             console.say(f"{raw}: {copied - len(refused)} films copied, {kept} were there already.")
     rows_without_file = len(joining.without_file) if table else 0
@@ -230,12 +232,19 @@ def _origin_of(source: Source, joined_raw: Path | None) -> dict[str, str]:
 
 
 def _publish(
-    records: Sequence[FilmRecord], origin: Mapping[str, str], staging: Path, raw: Path
+    records: Sequence[FilmRecord],
+    origin: Mapping[str, str],
+    staging: Path,
+    raw: Path,
+    links_a_cache: bool,
 ) -> None:
-    """Complete the staged folder and put it in the place of data/raw."""
+    """Complete the staged folder and put it in the place of data/raw.
+
+    Copies, and what data/raw had, are on the disk already; files that `links_a_cache` may not be.
+    """
     write_rows(staging / "manifest.csv", records, FilmRecord)
     atomic.write_json(staging / "source.json", origin)
-    atomic.swap_folder(staging, raw)
+    atomic.swap_folder(staging, raw, names_alone=not links_a_cache)
 
 
 def _report(records: Sequence[FilmRecord]) -> int:

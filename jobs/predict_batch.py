@@ -14,6 +14,7 @@ from lib.prediction.request import OperatingRule, PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.run.flags import Flag
+from lib.workers.processes import start_server
 
 if TYPE_CHECKING:  # these load the inference engine, which is too late for a wrong flag
     from lib.prediction.classify import FilmClassifier
@@ -144,8 +145,9 @@ def predict_batch(
     class (calibrated), needs_review, reasons (several possible classes, unlike the training films,
     inverted, blank, no lungs found, turned, notes of the decoder), outside_lungs (share of the
     evidence outside the central lung field, or outside the film's own lungs where the model was
-    trained with --crop lungs), distance (of its features to the nearest validation films), error,
-    model, with --sample also sampled. A file that cannot be read has no prediction, and the reason
+    trained with --crop lungs), distance (of its features to the nearest validation films), width
+    and height (in pixels, as stored), maker and view (by the DICOM header), error, model, with
+    --sample also sampled. A file that cannot be read has no prediction, and the reason
     in error; the table is complete all the same, and the exit code is 3. An empty folder gives a
     table without rows. Hidden and operating-system files (.DS_Store, Thumbs.db) are not inputs. Not
     a medical device: a person decides.
@@ -198,12 +200,13 @@ def predict_batch(
         cpus=cpus,
         workers=workers,
     ).checked()
-
-    from lib.prediction.classify import classifier_of
-    from lib.prediction.results import Results
-
     with request.locks():
         films = inputs_of(request.input, request.written, request.follow_links)
+        if not request.cluster:
+            start_server()  # it imports the decoders while this process imports the engine
+        from lib.prediction.classify import classifier_of
+        from lib.prediction.results import Results
+
         with (
             classifier_of(request, films) as classifier,
             Results(request, films, classifier.schema, classifier.options) as results,

@@ -167,13 +167,12 @@ def _publish(rows: Sequence[SplitRecord], data_dir: Path) -> None:
     """
     staging = data_dir / f".split{atomic.PARTIAL}"
     shutil.rmtree(staging, ignore_errors=True)
-    for row in console.track(
-        [row for row in rows if row.split], "linking films", sum(bool(row.split) for row in rows)
-    ):
-        atomic.link_or_copy(data_dir / "raw" / row.path, staging / row.file)
+    raw, used = data_dir / "raw", [row for row in rows if row.split]
+    for row in console.track(used, "linking films", len(used)):
+        atomic.link_or_copy(raw / row.path, staging / row.file)
     (data_dir / "split.csv").unlink(missing_ok=True)
     for name in SPLITS:
-        atomic.swap_folder(staging / name, data_dir / name)
+        atomic.swap_folder(staging / name, data_dir / name, names_alone=True)  # hard links
     staging.rmdir()
     write_rows(data_dir / "split.csv", rows, SplitRecord)
 

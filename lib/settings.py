@@ -63,7 +63,7 @@ CACHE_GB = Setting(
     default=0,
 )
 PRECISION = Setting(
-    "precision of the compiled graphs; auto: bf16 if the CPU has it and it agrees, else fp32",
+    "precision of the compiled graphs; auto: bf16, else int8, if CPU and model allow it, else fp32",
     choices=get_args(PrecisionChoice),
     env="PRECISION",
     default="auto",

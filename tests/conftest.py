@@ -55,6 +55,14 @@ SLOW_NAMES = {  # start a process, run a job, build or convert a network, train
     ),
 }
 USE_THE_ENGINE = ("tests/docker/", "tests/project/test_deploy.py")
+# What takes longest comes first: of two processes none is left with minutes of work at the end.
+LONG = (
+    *USE_THE_ENGINE,
+    "tests/benchmarks/",
+    "tests/jobs/test_real",
+    "tests/chaos/",
+    "tests/training/",
+)
 # Seconds for one test, including the fixtures that it is the first to ask for.
 TIMEOUTS = {"docker": 1800, "chaos": 900, "benchmarks": 900}
 
@@ -69,17 +77,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "engine" if file.startswith(USE_THE_ENGINE) else file
 
+    config.option.loadscopereorder = False  # the order of the items, which LONG decides
     return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what runs a job, a training or a container: `make test-fast` has the others."""
+    """Mark as slow what runs a job, a training or a container: `make test-fast` has the others.
+    Long and slow files come first.
+    """
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in TIMEOUTS:
             item.add_marker(pytest.mark.timeout(TIMEOUTS[folder]))
         if isinstance(item, pytest.Function) and _is_slow(item):
             item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (_place(item.nodeid), item.path not in slow))
+
+
+def _place(nodeid: str) -> int:
+    return next((at for at, start in enumerate(LONG) if nodeid.startswith(start)), len(LONG))
 
 
 def _is_slow(item: pytest.Function) -> bool:

@@ -38,13 +38,13 @@ class Plan:
     """What decides the weights besides the films."""
 
     seed: int = 0
-    steps: int = 2800
-    first_stage: float = 0.5  # share of the steps before the adults' films join
+    steps: int = 4200
+    first_stage: float = 0.4  # share of the steps before the adults' films join
     batch: int = 32
     learning_rate: float = 5e-3  # peak of one cycle
     average: float = 0.995  # of the weights, per step
-    gentler: float = 0.6  # share of the steps after which the augmentation weakens
-    gentlest: float = 0.25  # strength of the augmentation at the end
+    gentler: float = 0.4  # share of the steps after which the augmentation weakens
+    gentlest: float = 0.05  # strength of the augmentation at the end
     generated: int = 24
     lungless: int = 1400
     agreement: float = 0.93  # Dice between two views of an adult's film, above which it is kept

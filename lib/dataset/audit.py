@@ -16,6 +16,7 @@ from lib.images.measure import LOW_CONTRAST
 
 INVERTED = -0.25  # similarity; none of 1,426 real films is below, nearly all their negatives are
 TINTED = 2.0  # mean difference of colour channels from which a film counts as tinted
+_FILMS_PER_BLOCK = 20_000  # whose bits are numbers at the same time: 20 MB
 _SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 Pair = tuple[FilmRecord, FilmRecord]
@@ -114,11 +115,17 @@ def _similarity(films: Sequence[FilmRecord]) -> NDArray[np.floating]:
     It is -1 for the negative of a film that equals the mean.
     """
     hashes = np.frombuffer(bytes.fromhex("".join(film.dhash for film in films)), np.uint8)
-    signs = np.unpackbits(hashes.reshape(len(films), -1), axis=1) * np.float32(2) - 1
-    mean = signs.mean(axis=0)
-    length = np.linalg.norm(mean) * np.sqrt(signs.shape[1])
-    cosine: NDArray[np.floating] = signs @ mean / max(length, 1e-9)
+    blocks = np.array_split(hashes.reshape(len(films), -1), len(films) // _FILMS_PER_BLOCK + 1)
+    mean = sum(_signs(block).sum(axis=0) for block in blocks) / len(films)
+    length = np.linalg.norm(mean) * np.sqrt(len(mean))
+    cosine: NDArray[np.floating] = np.concatenate([_signs(block) @ mean for block in blocks])
+    cosine /= max(length, 1e-9)
     return cosine
+
+
+def _signs(hashes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bits of hashes `(N, 32)` as `(N, 256)`: 1 for a cell brighter than its left one, else -1."""
+    return np.unpackbits(hashes, axis=1) * np.float32(2) - 1
 
 
 def _crosses_splits(contradiction: Contradiction) -> bool:

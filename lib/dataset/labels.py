@@ -29,7 +29,7 @@ _MASK = re.compile(  # masks, lung masks, infection_mask, mask-1, CHNCXR_0001_0_
 _CAMEL_MASK = re.compile(r"(?<=[a-z])Masks?$")  # leftMask, ManualMask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundFilm:
     """A file below a class folder; `origin` is its path within the source, with `/`."""
 
@@ -109,8 +109,12 @@ class ClassNames:
 
 def folders_of(root: Path, listing: Listing) -> set[str]:
     """Names of the folders below `root` that hold files at some depth."""
-    parents = {path.parent for path in listing.files}
-    return {part for parent in parents for part in parent.relative_to(root).parts}
+    return {part for parent in _parents(listing.files) for part in parent.relative_to(root).parts}
+
+
+def _parents(files: Iterable[Path]) -> set[Path]:
+    """The folders that hold files: one object each, whatever their number of files."""
+    return {path.parent for path in files}
 
 
 def label_files(root: Path, listing: Listing, names: ClassNames) -> LabelledFiles:
@@ -119,7 +123,8 @@ def label_files(root: Path, listing: Listing, names: ClassNames) -> LabelledFile
     A film's class is the deepest folder on the way whose name means one; else the topmost folder
     that is neither a split (`train`, `val`, `test`) nor shared by all films.
     """
-    folders = {path: path.relative_to(root).parent.parts for path in listing.files}
+    parts_of = {parent: parent.relative_to(root).parts for parent in _parents(listing.files)}
+    folders = {path: parts_of[path.parent] for path in listing.files}
     found = LabelledFiles(system_entries=listing.passed_over, system_examples=listing.examples)
     candidates: dict[Path, tuple[str, ...]] = {}
     for path, parts in folders.items():

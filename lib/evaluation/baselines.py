@@ -107,15 +107,22 @@ def score_baselines(
 
     `no_lungs_found` is the number of these films without plausible lungs; None where unknown.
     """
+    baselines = {
+        name: predictions.with_predicted(
+            np.array([predictions.number_of(value) for value in predicted], dtype=np.int64)
+        )
+        for name, predicted in names.items()
+    }
+    if not baselines:
+        return {}
+    margins = partial(_macro_f1_and_margins, predictions, baselines)
+    point = margins(scoring.once(len(predictions)))
+    resampled = intervals.bootstrap(predictions.groups, margins, seed)
     found = {}
-    for name, predicted in names.items():
-        numbers = np.array([predictions.number_of(value) for value in predicted], dtype=np.int64)
-        baseline = predictions.with_predicted(numbers)
-        margins = partial(_macro_f1_and_margin, predictions, baseline)
-        point = margins(scoring.once(len(predictions)))
-        resampled = intervals.bootstrap(predictions.groups, margins, seed)
-        margin = Estimate(float(point["margin"][0]), intervals.interval(resampled["margin"]))
-        row, macro_f1 = BASELINES[name], float(point["macro_f1"][0])
+    for number, name in enumerate(baselines):
+        interval = intervals.interval(resampled["margin"][:, number])
+        margin = Estimate(float(point["margin"][0, number]), interval)
+        row, macro_f1 = BASELINES[name], float(point["macro_f1"][0, number])
         lungless = no_lungs_found if row.hides_lungs else None
         found[name] = BaselineScores(row.what, macro_f1, margin, lungless)
     return found
@@ -203,11 +210,15 @@ def _thumbnail(path: Path) -> NDArray[np.uint8]:
         return np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
 
 
-def _macro_f1_and_margin(
-    model: LabelledPredictions, baseline: LabelledPredictions, weights: Floats
+def _macro_f1_and_margins(
+    model: LabelledPredictions, baselines: Mapping[str, LabelledPredictions], weights: Floats
 ) -> scoring.Arrays:
-    macro_f1 = scoring.macro_f1(baseline, weights)
-    return {"macro_f1": macro_f1, "margin": scoring.macro_f1(model, weights) - macro_f1}
+    """Macro-F1 of each baseline, and of the model minus it: `(R, baselines)`."""
+    macro_f1 = np.stack([scoring.macro_f1(one, weights) for one in baselines.values()], axis=1)
+    return {
+        "macro_f1": macro_f1,
+        "margin": scoring.macro_f1(model, weights)[:, None] - macro_f1,
+    }
 
 
 BASELINES = {

@@ -4,15 +4,13 @@ Films of one patient are not independent, so groups are drawn with replacement, 
 C. Field, A. Welsh, "Bootstrapping clustered data", JRSS B 69 (2007).
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import beta, norm
-from scipy.stats import t as student
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
 from lib.evaluation import scoring
 from lib.evaluation.predictions import Floats, LabelledPredictions
@@ -23,13 +21,16 @@ RESAMPLES = 2000
 LEVEL = 0.95
 FEW_GROUPS = 5  # patients below which a bootstrap has no interval
 MOSTLY_DEFINED = 0.9  # share of resamples that must define a score for it to have an interval
-_AT_A_TIME = 100  # resamples held in memory together
+_WEIGHTS_AT_A_TIME = 1_000_000  # weights of films held in memory together: 8 MB
+_FEWEST_AT_A_TIME = 8  # resamples
+_DRAWS_KEPT = 32_000_000  # counts of groups, two bytes each, that are kept for the next score
 
 
 def estimate_scores(predictions: LabelledPredictions, seed: int) -> Scores:
     """Every score with its interval; no interval where there are too few patients for one."""
-    point = scoring.scores(predictions, scoring.once(len(predictions)))
-    resampled = bootstrap(predictions.groups, partial(scoring.scores, predictions), seed)
+    score = scoring.scorer(predictions)
+    point = score(scoring.once(len(predictions)))
+    resampled = bootstrap(predictions.groups, score, seed)
     patients = predictions.count_groups()
     accuracy = float(point["accuracy"][0])
     macro_f1 = rate_interval(resampled["macro_f1"], patients)
@@ -49,8 +50,10 @@ def estimate_scores(predictions: LabelledPredictions, seed: int) -> Scores:
 def compare_scores(first: LabelledPredictions, second: LabelledPredictions, seed: int) -> Scores:
     """Paired differences on the same films: `second` minus `first`."""
 
+    earlier, later = scoring.scorer(first), scoring.scorer(second)
+
     def difference(weights: Floats) -> Arrays:
-        before, after = scoring.scores(first, weights), scoring.scores(second, weights)
+        before, after = earlier(weights), later(weights)
         return {name: after[name] - before[name] for name in before}
 
     point = difference(scoring.once(len(first)))
@@ -79,14 +82,42 @@ def bootstrap(
 ) -> Arrays:
     """`score` of every resample; its argument is `(R, N)`: how often each film was drawn."""
     names, member = np.unique(groups, return_inverse=True)
-    generator = np.random.default_rng(seed)
-    parts: list[Arrays] = []
-    for begin in range(0, resamples, _AT_A_TIME):
-        draws = generator.multinomial(
-            len(names), np.full(len(names), 1 / len(names)), min(_AT_A_TIME, resamples - begin)
-        )
-        parts.append(score(draws[:, member].astype(np.float64)))
+    parts = [score(weights) for weights in _weightings(len(names), member, seed, resamples)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _weightings(
+    groups: int, member: NDArray[np.int64], seed: int, resamples: int
+) -> Iterator[Floats]:
+    """The resamples in blocks `(R, N)`; `member` `(N,)` is the group of each film.
+
+    The blocks are as small as the films are many, so that memory does not grow with them.
+    """
+    size = max(_FEWEST_AT_A_TIME, min(resamples, _WEIGHTS_AT_A_TIME // len(member)))
+    blocks = _multinomial(groups, seed, resamples, size)
+    if groups * resamples <= _DRAWS_KEPT:
+        draws = _draws(groups, seed, resamples)
+        blocks = (draws[begin : begin + size] for begin in range(0, resamples, size))
+    for block in blocks:
+        yield np.take(block.astype(np.float64), member, axis=1)
+
+
+@lru_cache(maxsize=1)
+def _draws(groups: int, seed: int, resamples: int) -> NDArray[Any]:
+    """How often each group is drawn, `(resamples, groups) uint16`.
+
+    An evaluation scores the same films many times, and drawing takes longer than most scores.
+    """
+    blocks = _multinomial(groups, seed, resamples, size=100)
+    return np.concatenate([block.astype(np.uint16) for block in blocks])
+
+
+def _multinomial(groups: int, seed: int, resamples: int, size: int) -> Iterator[NDArray[Any]]:
+    """The same counts in blocks of `size` resamples; the size does not change them."""
+    generator = np.random.default_rng(seed)
+    for begin in range(0, resamples, size):
+        count = min(size, resamples - begin)
+        yield generator.multinomial(groups, np.full(groups, 1 / groups), count)
 
 
 def interval(values: Floats, level: float = LEVEL) -> Interval | None:
@@ -110,9 +141,9 @@ def rate_interval(values: Floats, groups: int, level: float = LEVEL) -> Interval
         return None
     tail = (1 - level) / 2
     if percentiles[0] == percentiles[1] == 1:
-        return float(beta.ppf(tail, groups, 1)), 1.0
+        return float(betaincinv(groups, 1, tail)), 1.0
     if percentiles[0] == percentiles[1] == 0:
-        return 0.0, float(beta.ppf(1 - tail, 1, groups))
+        return 0.0, float(betaincinv(1, groups, 1 - tail))
     return percentiles if groups >= FEW_GROUPS and percentiles[0] < percentiles[1] else None
 
 
@@ -134,9 +165,9 @@ def share_interval(
     if not 0 < share < 1 or groups < FEW_GROUPS or error == 0:
         return rate_interval(values, groups, level)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    correction = (norm.ppf(tails[1]) / student.ppf(tails[1], groups - 1)) ** 2
+    correction = (ndtri(tails[1]) / stdtrit(groups - 1, tails[1])) ** 2
     films = share * (1 - share) / error**2 * correction
-    low, high = beta.ppf(tails, films * share + 0.5, films * (1 - share) + 0.5)
+    low, high = betaincinv(films * share + 0.5, films * (1 - share) + 0.5, tails)
     return float(low), float(high)
 
 
@@ -154,7 +185,7 @@ def area_interval(
     error = _standard_error(values)
     if not 0 < area < 1 or groups < FEW_GROUPS or error == 0:
         return rate_interval(values, groups, level)
-    reach = float(student.ppf((1 + level) / 2, groups - 1)) * error / (area * (1 - area))
+    reach = float(stdtrit(groups - 1, (1 + level) / 2)) * error / (area * (1 - area))
     low, high = expit(logit(area) + np.array([-reach, reach]))
     return float(low), float(high)
 
@@ -193,7 +224,7 @@ def _perfect_macro_f1_interval(predictions: LabelledPredictions) -> Interval:
         predictions.count_groups(predictions.targets == number)
         for number in np.unique(predictions.targets)
     ]
-    return float(np.mean([beta.ppf((1 - LEVEL) / 2, count, 1) for count in patients])), 1.0
+    return float(np.mean([betaincinv(count, 1, (1 - LEVEL) / 2) for count in patients])), 1.0
 
 
 def _standard_error(values: Floats) -> float:

@@ -1,5 +1,7 @@
 """The evaluation of a table of predictions with a reader's labels, without model and films."""
 
+from dataclasses import dataclass
+
 import pandas as pd
 
 from lib.dataset.label_table import LabelTable
@@ -10,10 +12,20 @@ from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled
 from lib.evaluation.predictions import read_earlier
 from lib.evaluation.request import Request
 from lib.evaluation.results import Evaluation
+from lib.network.artifact import ModelManifest
 
 
-def evaluate_table(request: Request) -> tuple[Evaluation, pd.DataFrame]:
-    """The scores, and the scored films in the form of predictions.csv.
+@dataclass(frozen=True)
+class LabelledEvaluation:
+    """The scores, and what they were computed from."""
+
+    evaluation: Evaluation  # with `labelled`
+    predictions: pd.DataFrame  # the scored films in the form of predictions.csv
+    manifest: ModelManifest | None  # None: the model's folder was not found
+
+
+def evaluate_table(request: Request) -> LabelledEvaluation:
+    """Score the films of a table that have a label.
 
     Raises:
         UsageError: a table that is neither CSV nor Parquet.
@@ -34,4 +46,4 @@ def evaluate_table(request: Request) -> tuple[Evaluation, pd.DataFrame]:
         films, no_baselines(), model.identity, model.calibration, options, earlier
     )
     batch = joined.batch_beside(model.learnt(request.data_dir))
-    return with_labelled_batch(evaluation, batch), films
+    return LabelledEvaluation(with_labelled_batch(evaluation, batch), films, model.manifest)

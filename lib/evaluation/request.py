@@ -70,7 +70,8 @@ class Request:
     @property
     def report(self) -> Path:
         """The page to read."""
-        return (self.folder if self.films or self.output else self.runs_dir) / "report.html"
+        is_beside = self.films or self.predictions or self.output
+        return (self.folder if is_beside else self.runs_dir) / "report.html"
 
     @property
     def model_card(self) -> Path | None:

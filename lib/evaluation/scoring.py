@@ -5,6 +5,9 @@ intervals. With weights `(R, N)` an overall score is an array `(R,)`, a score pe
 classes)`; NaN where a weighting leaves it undefined.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from lib.evaluation.predictions import Bools, Floats, Ints, LabelledPredictions
@@ -21,28 +24,37 @@ def scores(predictions: LabelledPredictions, weights: Floats) -> Arrays:
     A class without films has no precision, recall, F1 and AUROC, a class that is never predicted no
     precision. Macro-F1 is the mean over the classes that have an F1.
     """
-    confusion = weighted_confusion(predictions, weights)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-    total = weights.sum(axis=1)
-    negatives = total[:, None] - true
+    return scorer(predictions)(weights)
+
+
+def scorer(predictions: LabelledPredictions) -> Callable[[Floats], Arrays]:
+    """`scores` of these predictions. The films are sorted once, not for every block of weights."""
     has_films = _classes_with_films(predictions)
-    f1 = _ratio(2 * hits, np.where(has_films, true + predicted, 0))
     squares = squared_errors(predictions.probabilities, predictions.targets)
-    areas = [
-        auroc(predictions.targets == number, predictions.probabilities[:, number], weights)
+    rankings = [
+        Ranking.of(predictions.targets == number, predictions.probabilities[:, number])
         for number in range(len(predictions.classes))
     ]
-    return {
-        "accuracy": hits.sum(axis=1) / total,
-        "macro_f1": np.nanmean(f1, axis=1),
-        "brier": weights @ squares / total,
-        "precision": _ratio(hits, np.where(has_films, predicted, 0)),
-        "recall": _ratio(hits, true),
-        "specificity": _ratio(negatives - predicted + hits, negatives),
-        "f1": f1,
-        "auroc": np.stack(areas, axis=1),
-    }
+
+    def of(weights: Floats) -> Arrays:
+        confusion = weighted_confusion(predictions, weights)
+        hits = np.diagonal(confusion, axis1=1, axis2=2)
+        true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
+        total = weights.sum(axis=1)
+        negatives = total[:, None] - true
+        f1 = _ratio(2 * hits, np.where(has_films, true + predicted, 0))
+        return {
+            "accuracy": hits.sum(axis=1) / total,
+            "macro_f1": np.nanmean(f1, axis=1),
+            "brier": weights @ squares / total,
+            "precision": _ratio(hits, np.where(has_films, predicted, 0)),
+            "recall": _ratio(hits, true),
+            "specificity": _ratio(negatives - predicted + hits, negatives),
+            "f1": f1,
+            "auroc": np.stack([ranking.auroc(weights) for ranking in rankings], axis=1),
+        }
+
+    return of
 
 
 def weighted_confusion(predictions: LabelledPredictions, weights: Floats) -> Floats:
@@ -55,10 +67,10 @@ def weighted_confusion(predictions: LabelledPredictions, weights: Floats) -> Flo
 
 def macro_f1(predictions: LabelledPredictions, weights: Floats) -> Floats:
     """Macro-F1 `(R,)` alone, as in `scores`, for `(R, N)` weights."""
-    one_hot = np.eye(len(predictions.classes))
-    true, predicted = one_hot[predictions.targets], one_hot[predictions.predicted]
-    films = np.where(_classes_with_films(predictions), weights @ true + weights @ predicted, 0)
-    f1 = _ratio(2 * (weights @ (true * predicted)), films)
+    confusion = weighted_confusion(predictions, weights)
+    films = confusion.sum(axis=2) + confusion.sum(axis=1)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    f1 = _ratio(2 * hits, np.where(_classes_with_films(predictions), films, 0))
     mean: Floats = np.nanmean(f1, axis=1)
     return mean
 
@@ -68,13 +80,41 @@ def auroc(positive: Bools, score: Floats, weights: Floats) -> Floats:
 
     Ties count half; NaN where there are no positives or no negatives.
     """
-    order = np.argsort(score, kind="stable")
-    begins = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    ordered = weights[:, order]
-    positives = np.add.reduceat(ordered * positive[order], begins, axis=1)
-    negatives = np.add.reduceat(ordered * ~positive[order], begins, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    return _ratio((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+    return Ranking.of(positive, score).auroc(weights)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The films of two sides in the order of a score. It does not depend on weights."""
+
+    cases: Ints  # (P,) positions among the films
+    others: Ints  # (M,) positions, by ascending score
+    lower: Ints  # (P,) how many of the others score less than each case
+    upper: Ints  # (P,) how many score no more
+
+    @staticmethod
+    def of(positive: Bools, score: Floats) -> "Ranking":
+        """Of `(N,)` films."""
+        cases, others = np.flatnonzero(positive), np.flatnonzero(~positive)
+        others = others[np.argsort(score[others], kind="stable")]
+        lower, upper = (
+            np.searchsorted(score[others], score[cases], side) for side in ("left", "right")
+        )
+        return Ranking(cases, others, lower, upper)
+
+    def auroc(self, weights: Floats) -> Floats:
+        """As the function of this name."""
+        cases, below = weights[:, self.cases], cumulative(weights[:, self.others])
+        wins = np.einsum("rn,rn->r", cases, below[:, self.lower])
+        wins += np.einsum("rn,rn->r", cases, below[:, self.upper])
+        return _ratio(wins / 2, cases.sum(axis=1) * below[:, -1])
+
+
+def cumulative(weights: Floats) -> Floats:
+    """Weight of the first 0, 1, … N films: `(R, N + 1)`."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def rates_at(positive: Bools, called: Bools, weights: Floats) -> Arrays:

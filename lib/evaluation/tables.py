@@ -91,7 +91,8 @@ def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, st
     label = {"path": film.name, "label": film.label}
     origin = {"group": film.group, "source": film.source}
     behind = ("needs_review", "reasons", "outside_lungs", "distance", "error")
-    before = [name for name in cells if name not in (*behind, "path", "model")]
+    of_file = ("width", "height", "maker", "view")
+    before = [name for name in cells if name not in (*behind, *of_file, "path", "model")]
     return {
         **label,
         **{name: cells[name] for name in before},

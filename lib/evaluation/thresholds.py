@@ -1,13 +1,14 @@
 """What every threshold for the class of interest does: the stops of the slider in the report."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lib.evaluation import intervals, scoring
 from lib.evaluation.operating_point import cases_and_scores, predictive_estimates
-from lib.evaluation.predictions import Bools, Floats, LabelledPredictions
+from lib.evaluation.predictions import Bools, Floats, Ints, LabelledPredictions
 from lib.evaluation.results import Estimate, PredictiveValues
 from lib.prediction.classes import ScreeningTarget
 
@@ -52,13 +53,10 @@ def stops(
     is_case, scores = cases_and_scores(predictions, positive)
     rounded = math.floor(stored * 10**DIGITS) / 10**DIGITS
     thresholds = sorted({*(percent / 100 for percent in range(101)), rounded})
-    called = scores[:, None] >= np.array(thresholds)
+    cases, others = (_Side.of(side, scores, thresholds) for side in (is_case, ~is_case))
 
     def rates(weights: Floats) -> scoring.Arrays:
-        return {
-            "sensitivity": _share(weights, is_case, called),
-            "specificity": _share(weights, ~is_case, ~called),
-        }
+        return {"sensitivity": cases.shares(weights)[1], "specificity": others.shares(weights)[0]}
 
     point = rates(scoring.once(len(predictions)))
     resampled = intervals.bootstrap(predictions.groups, rates, seed)
@@ -83,8 +81,22 @@ def stops(
     )
 
 
-def _share(weights: Floats, among: Bools, right: Bools) -> Floats:
-    """Weighted share `(R, T)` of the films `among` `(N,)` that are `right` `(N, T)`."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share: Floats = (weights[:, among] @ right[among]) / weights[:, among].sum(axis=1)[:, None]
-    return share
+@dataclass(frozen=True)
+class _Side:
+    """The films of the class, or the others, by ascending score."""
+
+    films: Ints  # (M,) positions
+    below: Ints  # (T,) how many of them score less than each threshold
+
+    @staticmethod
+    def of(side: Bools, scores: Floats, thresholds: Sequence[float]) -> "_Side":
+        films = np.flatnonzero(side)
+        films = films[np.argsort(scores[films], kind="stable")]
+        return _Side(films, np.searchsorted(scores[films], thresholds))
+
+    def shares(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weighted shares `(R, T)` of the films below each threshold, and of the others."""
+        sums = scoring.cumulative(weights[:, self.films])
+        below, total = sums[:, self.below], sums[:, -1:]
+        with np.errstate(invalid="ignore"):
+            return below / total, (total - below) / total

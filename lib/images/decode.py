@@ -53,6 +53,9 @@ class DecodedFilm:
     grey: np.ndarray  # (side, side) uint8, 0 black to 255 white
     aspect: float = 1.0  # width / height of the film before it became a square
     notes: tuple[str, ...] = ()  # why a person should look at it, as far as the file tells
+    size: tuple[int, int] = (0, 0)  # width and height in pixels as stored
+    maker: str = ""  # of the machine, by a DICOM header
+    view: str = ""  # position, by a DICOM header
 
 
 def read_grey(
@@ -89,18 +92,21 @@ def decode_film(
     with decoding(path):
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
-            return _squared(Image.fromarray(film.levels), side, least_side, film.notes)
-        with _opened(path, max_pixels) as image:
-            return _squared(_decode(image, path, side), side, least_side)
+            image = Image.fromarray(film.levels)
+            square = _squared(image, side, least_side)
+            aspect = image.width / image.height
+            return DecodedFilm(square, aspect, film.notes, image.size, film.maker, film.view)
+        with _opened(path, max_pixels) as file:
+            size = file.size  # a JPEG is decoded to a smaller one
+            image = _decode(file, path, side)
+            square = _squared(image, side, least_side)
+            return DecodedFilm(square, image.width / image.height, size=size)
 
 
-def _squared(
-    image: Image.Image, side: int, least_side: int | None, notes: tuple[str, ...] = ()
-) -> DecodedFilm:
+def _squared(image: Image.Image, side: int, least_side: int | None) -> np.ndarray:
     if least_side is not None:
         side = min(side, max(least_side, *image.size))
-    square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return DecodedFilm(np.asarray(square), image.width / image.height, notes)
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 @contextmanager

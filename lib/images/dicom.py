@@ -35,6 +35,8 @@ class Radiograph:
     bits: int  # that a pixel has stored
     tint: float = 0.0  # mean difference between the strongest and the weakest channel, 0 to 255
     notes: tuple[str, ...] = ()  # why a person should look at it
+    maker: str = ""  # of the machine
+    view: str = ""  # position, such as PA
 
 
 def is_dicom(head: bytes) -> bool:
@@ -74,7 +76,10 @@ def read(path: Path, max_pixels: int, trust_headers: bool = False) -> Radiograph
         dicom_pixels.require_plausible(film)
         stored = dicom_pixels.decode(film, path)
         shown = dicom_display.display(film, stored)
-        return Radiograph(shown.levels, stored.bits, shown.tint, (*notes, *shown.notes))
+        maker, view = dicom_header.machine_of(header)
+        return Radiograph(
+            shown.levels, stored.bits, shown.tint, (*notes, *shown.notes), maker, view
+        )
     except (UnreadableFilmError, MemoryError):
         raise
     except Exception as error:  # its text may quote the header
@@ -117,6 +122,8 @@ def check_keywords(keywords: Sequence[str]) -> None:
     Raises:
         UsageError: with the nearest keyword.
     """
+    if not keywords:
+        return  # without pydicom, whose import takes 0.2 s
     from pydicom.datadict import keyword_dict
 
     from lib.run.suggest import did_you_mean

@@ -113,6 +113,18 @@ def require_chest_film(film: "Dataset", max_pixels: int, trust: bool) -> tuple[s
     return _notes(film)
 
 
+def machine_of(film: "Dataset") -> tuple[str, str]:
+    """The maker of the machine and the view position; empty where the header does not say."""
+    maker, view = (_plain(header_text(film, name)) for name in ("Manufacturer", "ViewPosition"))
+    return maker, view.upper()
+
+
+def _plain(value: str) -> str:
+    """On one line, without control characters, cut to the length that the standard allows."""
+    one_line = "".join(letter for letter in " ".join(value.split()) if letter.isprintable())
+    return one_line[:_LONGEST_VALUE]
+
+
 def _require_radiograph(film: "Dataset") -> tuple[str, bool]:
     """The modality, and whether it is one of radiography."""
     stated, sop_class = header_text(film, "Modality"), header_text(film, "SOPClassUID")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images import buckets
-from lib.images.files import LARGEST_FILE, archive_refusal, find_files, unpack_command
+from lib.images.files import LARGEST_FILE, archive_refusal, find_names, unpack_command
 from lib.images.reader import FilmReader, Reader
 from lib.run.errors import JobError, UsageError
 from lib.storage.atomic import sha256_of
@@ -92,24 +92,21 @@ class Folder:
         root = path.absolute()
         if not path.is_dir():
             return Folder(root.parent, [root.name], 0, None)
-        files, passed_over, _ = find_files(root, follow_links)
-        if files == [root]:
+        names, passed_over, _ = find_names(root, follow_links)
+        if names == ["."]:
             raise JobError(
                 f"--input {path} cannot be listed. The user of this job needs the permissions to "
                 "read and to enter the folder."
             )
-        names = sorted(file.relative_to(root).as_posix() for file in files)
         outputs = [
             output.absolute().relative_to(root).as_posix()
             for output in written
             if output.absolute().is_relative_to(root)
         ]
-        films = [
-            name
-            for name in names
-            if not any(name == output or name.startswith(f"{output}/") for output in outputs)
-        ]
-        return Folder(root, films, passed_over, None if follow_links else root.resolve())
+        if outputs:
+            folders = tuple(f"{output}/" for output in outputs)
+            names = [n for n in names if n not in outputs and not n.startswith(folders)]
+        return Folder(root, names, passed_over, None if follow_links else root.resolve())
 
     def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
         """See `Inputs`."""

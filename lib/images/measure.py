@@ -14,7 +14,7 @@ LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows
 DHASH_SIDE = 16  # 256 bits: with 64, films of different patients have collided at distance 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measurements:
     """What a file shows of itself when it is opened and fully decoded."""
 

@@ -41,6 +41,9 @@ class Film:
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
     notes: tuple[str, ...] = ()  # what the decoder noticed: each is a reason for a review
     aspect: float = 1.0  # width / height as stored
+    size: tuple[int, int] = (0, 0)  # width and height in pixels as stored
+    maker: str = ""  # of the machine, by a DICOM header
+    view: str = ""  # position, by a DICOM header
 
 
 class FilmReader(Protocol[Source]):
@@ -91,6 +94,9 @@ class Reader:
             tags=tags,
             notes=decoded.notes,
             aspect=decoded.aspect,
+            size=decoded.size,
+            maker=decoded.maker,
+            view=decoded.view,
         )
 
     def lost(self, path: Path, reason: str) -> Film:
@@ -98,7 +104,7 @@ class Reader:
         return Film(path, reason, stamp=Stamp.of(path))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Examination:
     """What the ingest job records of a film, or why it cannot be read."""
 

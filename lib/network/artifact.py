@@ -9,23 +9,49 @@ from typing import Any
 
 from lib.network.choices import Crop, Phase, Precision, PrecisionChoice
 from lib.network.graph import native_precision
+from lib.network.instructions import has_vnni
 from lib.run.errors import JobError
 from lib.storage.atomic import recover_folder, sha256_of, write_json
 
 FORMAT = 2  # raised when older programs would misread the folder; an added field does not raise it
-LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 up to which "auto" uses it
+LARGEST_SHIFT = 0.005  # mean |Δp| of bfloat16 or int8 up to which "auto" uses it
+LEAST_SAME = 0.995  # of the predicted classes of fp32 that int8 must keep
+LEAST_SPEED = 1.5  # times fp32 that int8 must reach: less is not worth other answers
 MANIFEST_FILE = "model.json"
 REMEDY = "Train a model first (make all), or name its folder with --model."
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How closely bfloat16 agrees with fp32 on validation films, measured by the train job."""
+    """How closely a precision agrees with fp32 on validation films, measured by the train job."""
 
     films: int
     same_prediction: float  # proportion of films
     mean_shift: float  # mean |Δp| over films and classes
     largest_shift: float
+
+
+@dataclass(frozen=True)
+class Int8(Agreement):
+    """How closely int8 agrees with fp32, and what it gains."""
+
+    speed: float  # times fp32, on one thread of the CPU that trained
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether agreement and gain are good enough to answer with."""
+        return (
+            self.same_prediction >= LEAST_SAME
+            and self.mean_shift <= LARGEST_SHIFT
+            and self.speed >= LEAST_SPEED
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"int8 predicts the same class as fp32 for {self.same_prediction:.1%} of {self.films} "
+            f"validation films; probabilities differ by {self.mean_shift:.4f} on average; "
+            f"{self.speed:.1f} times as fast"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +74,7 @@ class ModelManifest:
     made_with: dict[str, str]  # package → version
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
     crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
+    int8: Int8 | None = None  # None: made without VNNI or films, or by phase A
     site: str = ""  # place that the calibration was fitted at; empty: validation films at home
 
     @property
@@ -63,7 +90,11 @@ class ModelManifest:
     def write(self, folder: Path) -> None:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
-        for field in ("crop", "site"):  # without them earlier versions read the folder as well
+        for field in (
+            "crop",
+            "int8",
+            "site",
+        ):  # without them earlier versions read the folder as well
             if content[field] == getattr(ModelManifest, field):
                 del content[field]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})
@@ -78,10 +109,11 @@ class ModelManifest:
         recover_folder(folder)
         content = _read_content(folder / MANIFEST_FILE)
         _require_known_fields(folder, content)
-        agreement = content.pop("bf16")
+        agreement, int8 = content.pop("bf16"), content.pop("int8", None)
         manifest = ModelManifest(
             **{**content, "classes": tuple(content["classes"])},
             bf16=Agreement(**agreement) if agreement else None,
+            int8=Int8(**int8) if int8 else None,
         )
         for name, digest in manifest.files.items():
             if not (folder / name).is_file() or sha256_of(folder / name) != digest:
@@ -97,10 +129,32 @@ class ModelManifest:
         return self.bf16 is not None and self.bf16.mean_shift <= LARGEST_SHIFT
 
     def precision(self, choice: PrecisionChoice) -> Precision:
-        """The precision in use: "auto" is bf16 where it agrees and this CPU has it, else fp32."""
+        """The precision in use.
+
+        "auto" is bf16 where it agrees and this CPU has it; else int8 where it was measured to be
+        good enough and this CPU has VNNI; else fp32. The measurements are those of the training, so
+        that the same machine always gives the same answers.
+
+        Raises:
+            JobError: int8, and the model has none, or this CPU would compute other answers.
+        """
+        if choice == "int8":
+            self._require_int8()
         if choice != "auto":
             return choice
-        return native_precision() if self.bf16_agrees else "fp32"
+        if self.bf16_agrees and native_precision() == "bf16":
+            return "bf16"
+        return "int8" if self.int8 and self.int8.is_usable and has_vnni() else "fp32"
+
+    def _require_int8(self) -> None:
+        if not (self.int8 and self.int8.is_usable):
+            why = f": {self.int8}" if self.int8 else ""
+            raise JobError(f"this model cannot be used in int8{why}. Give --precision auto.")
+        if not has_vnni():
+            raise JobError(
+                "this CPU has no instructions for int8 (VNNI), or they are switched off "
+                "(ONEDNN_MAX_CPU_ISA). Give --precision auto."
+            )
 
 
 def _read_content(path: Path) -> dict[str, Any]:

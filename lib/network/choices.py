@@ -3,8 +3,8 @@
 from typing import Literal
 
 Phase = Literal["a", "b"]  # a: feature extraction, b: fine-tuning
-Precision = Literal["fp32", "bf16"]  # what a compiled graph computes in
-PrecisionChoice = Literal["auto", "fp32", "bf16"]  # what --precision takes
+Precision = Literal["fp32", "bf16", "int8"]  # what a compiled graph computes in
+PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]  # what --precision takes
 Crop = Literal[
     "none", "lungs"
 ]  # what the network sees: the whole film, or the box around its lungs

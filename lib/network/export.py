@@ -1,8 +1,9 @@
-"""A trained network compiled to a model folder: graphs in fp32 and bfloat16, and model.json."""
+"""A trained network compiled to a model folder: graphs in each precision, and model.json."""
 
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.network.artifact import LARGEST_SHIFT, Agreement, ModelManifest
+from lib.network.artifact import LARGEST_SHIFT, Agreement, Int8, ModelManifest
 from lib.network.backbones import Backbone, to_input
 from lib.network.bfloat16 import CONVOLUTIONS_IN_FP32, convolutions_of
 from lib.network.checkpoints import Checkpoint
 from lib.network.choices import TAPS, Precision, Tap
 from lib.network.conversion import convert, with_grey_input, write_graphs
 from lib.network.graph import Graph, native_precision
+from lib.network.instructions import has_vnni
+from lib.network.int8 import speed_of_int8, write_int8
 from lib.network.lungs import copy_segmenter
 from lib.network.numerics import Floats, Grey, Probabilities, softmax
 from lib.network.openvino import opset, ov
@@ -108,8 +111,9 @@ def write_model(
     """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and
     model.json.
 
-    `films` are validation films: they calibrate bfloat16 and measure its agreement with fp32.
-    Without them bfloat16 is only used on request. `frozen_graphs` names the folder that
+    `films` are validation films: they calibrate bfloat16 and int8 and measure how these agree with
+    fp32. Without them bfloat16 is only used on request, and there is no int8. Phase A has none
+    either: phase B replaces its model. `frozen_graphs` names the folder that
     `taps.write_taps` wrote and the output that was trained on: only the trained layers are
     converted then, which saves seconds. `calibrate` is called with the model's outputs for `films`.
     A checkpoint of cropped films brings a copy of the lung segmenter into the folder.
@@ -131,12 +135,15 @@ def write_model(
         layers = convolutions_of(graph)[CONVOLUTIONS_IN_FP32:]
         write_graphs(partial, graph, graph, layers, calibration_films)
     _require_agreement(partial, network, checkpoint.architecture, films, cores)
-    agreement, calibration = None, None
+    agreement, int8, calibration = None, None, None
     if films:
-        outputs = _outputs(partial, "fp32", films, cores)
+        exact = outputs = _outputs(partial, "fp32", films, cores)
+        if has_vnni() and checkpoint.phase == "b":
+            int8, in_int8 = _measured_int8(partial, calibration_films, films, cores, exact)
+            outputs = in_int8 if int8 and int8.is_usable else exact
         if native_precision() == "bf16":
             in_bf16 = _outputs(partial, "bf16", films, cores)
-            agreement = _agreement(softmax(outputs[0]), softmax(in_bf16[0]))
+            agreement = _agreement(softmax(exact[0]), softmax(in_bf16[0]))
             if agreement.mean_shift <= LARGEST_SHIFT:
                 outputs = in_bf16  # calibrated on the outputs that will be used
         calibration = calibrate(partial, *outputs) if calibrate else None
@@ -153,6 +160,7 @@ def write_model(
         made_with={name: version(name) for name in ("openvino", "torch")},
         calibration=calibration,
         crop="lungs" if checkpoint.segmenter else "none",
+        int8=int8,
     )
     manifest.write(partial)
     swap_folder(partial, folder)
@@ -171,6 +179,25 @@ def _write_joined(
     exact = with_features_and_maps(join(frozen / "fp32.xml", TAPS.index(tap), graph))
     joined = with_features_and_maps(join(frozen / "bf16.xml", TAPS.index(tap), rounded))
     write_graphs(folder, exact, joined, layers, calibration)
+
+
+def _measured_int8(
+    folder: Path,
+    calibration: Sequence[Grey],
+    films: Sequence[Grey],
+    cores: int,
+    exact: tuple[Floats, Floats],
+) -> tuple[Int8 | None, tuple[Floats, Floats]]:
+    """What int8 is worth, and its outputs; its graph stays in `folder` only if it is usable."""
+    if not write_int8(folder, calibration):
+        return None, exact
+    outputs = _outputs(folder, "int8", films, cores)
+    agreement = _agreement(softmax(exact[0]), softmax(outputs[0]))
+    measured = Int8(**asdict(agreement), speed=speed_of_int8(folder))
+    if not measured.is_usable:
+        for file in folder.glob("int8.*"):
+            file.unlink()
+    return measured, outputs
 
 
 def _outputs(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lib.network.choices import Precision
+from lib.network.instructions import may_use_bf16
 from lib.network.numerics import Floats, Grey
 from lib.network.openvino import core, ov
 
@@ -16,9 +17,11 @@ Outputs = tuple[Floats, ...]  # one array per output of the graph
 
 
 def native_precision() -> Precision:
-    """The precision that this CPU is fastest in: bf16 where it has instructions for it."""
+    """The floating-point precision that this CPU is fastest in: bf16 where it has instructions
+    for it.
+    """
     fastest = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
-    return "bf16" if fastest == ov.Type.bf16 else "fp32"
+    return "bf16" if fastest == ov.Type.bf16 and may_use_bf16() else "fp32"
 
 
 def runtime_fingerprint() -> str:
@@ -43,7 +46,7 @@ class Graph:
     """
 
     def __init__(self, folder: Path, precision: Precision, cores: int) -> None:
-        """`folder` holds fp32.xml and bf16.xml with their .bin files."""
+        """`folder` holds <precision>.xml with its .bin file."""
         model = core().read_model(folder / f"{precision}.xml")
         model.reshape([FILMS_PER_REQUEST, *list(model.inputs[0].shape)[1:]])
         settings = {

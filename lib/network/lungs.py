@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ class LungFinder:
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
         }
+        # the labelling of masks, 0.2 s: on another thread, beside the compilation
+        threading.Thread(target=import_module, args=("scipy.ndimage",), daemon=True).start()
         self._compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
         self._own = threading.local()
 

@@ -1,26 +1,29 @@
 """Drift: whether a batch differs from the batches before it, with a stated rate of false alarms.
 
-Shares of films are compared by Fisher's exact test, confidence and distance by the two-sample test
-of Kolmogorov and Smirnov. The level of each test is that of one false alarm a year, divided by the
-number of nights and of tests (Bonferroni), if the films of all nights are independent draws from
-one distribution. Several films of a patient in one night raise the rate.
+Shares of films, of each class, maker and view too, are compared by Fisher's exact test;
+confidence, distance and size by the two-sample test of Kolmogorov and Smirnov. The level of each
+test is that of one false alarm a year, divided by the number of nights and of tests (Bonferroni),
+if the films of all nights are independent draws from one distribution. Several films of a patient
+in one night raise the rate.
 
 Without batches before it, a batch is compared with the validation films of its model by the share
 of films that are out of distribution alone: by construction that is `OUTLIERS` there.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from lib.prediction.fitting import OUTLIERS
-from lib.prediction.nights import Night
+from lib.prediction.nights import OTHER, Night
 
 FALSE_ALARMS = 1.0  # a year
 NIGHTS = 365  # a year
 COMPARED = 60  # batches before, at most
 FEWEST_FILMS = 200  # in the batches before; below it only the model's validation films are there
 SMALLEST_BATCH = 20  # films
+COMPARED_NAMES = 6  # makers, and views, that are compared one by one; rarer ones together
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def compare(night: Night, earlier: Sequence[Night]) -> Comparison:
         )
         for name in classes
     ]
+    for what, counts in _NAMES.items():
+        tests += _names(what, counts(night), [counts(one) for one in before if counts(one)])
     tests += [
         _values(what, values(night), [value for one in before for value in values(one)])
         for what, values in _VALUES.items()
@@ -100,7 +105,32 @@ _COUNTS: Mapping[str, Callable[[Night], int]] = {
 _VALUES: Mapping[str, Callable[[Night], Sequence[float]]] = {
     "confidence": lambda night: night.confidence,
     "distance to the validation films": lambda night: night.distance,
+    "megapixels": lambda night: night.megapixels,
 }
+_NAMES: Mapping[str, Callable[[Night], Mapping[str, int]]] = {
+    "maker": lambda night: night.makers,
+    "view": lambda night: night.views,
+}
+
+
+def _names(what: str, counts: Mapping[str, int], before: Sequence[Mapping[str, int]]) -> list[Test]:
+    """One test per name, of readable films. Which names are compared one by one does not depend on
+    the batch, but on those before it; where all films have one name there is nothing to compare.
+    """
+    earlier = sum(map(Counter, before), Counter[str]())
+    films, films_before = sum(counts.values()), earlier.total()
+    if not films or not films_before or len({*counts, *earlier}) < 2:
+        return []
+    common = [name for name, _ in earlier.most_common(COMPARED_NAMES) if name != OTHER]
+    tests = [
+        _share(
+            f"{what} {name or 'unknown'}", counts.get(name, 0), films, earlier[name], films_before
+        )
+        for name in common
+    ]
+    others = films - sum(counts.get(name, 0) for name in common)
+    others_before = films_before - sum(earlier[name] for name in common)
+    return [*tests, _share(f"{what} of another name", others, films, others_before, films_before)]
 
 
 def _share(what: str, count: int, films: int, count_before: int, films_before: int) -> Test:
@@ -117,7 +147,8 @@ def _values(what: str, values: Sequence[float], before: Sequence[float]) -> Test
 
     if not values or not before:
         return Test(what, 1.0, "")
-    words = f"{what} {median(values):.2f} in the median, before {median(before):.2f}"
+    here, there = (f"{median(some):#.3g}" for some in (values, before))
+    words = f"{what} {here} in the median, before {there}"
     return Test(what, float(ks_2samp(values, before, method="asymp").pvalue), words)
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lib.prediction.rows import Row
@@ -12,13 +12,15 @@ from lib.prediction.triage import UNLIKE
 from lib.storage import atomic
 
 FOLDER = "nights"  # below RUNS_DIR
-SAMPLE = 1000  # films of a batch whose confidence and distance are kept
+SAMPLE = 1000  # films of a batch whose confidence, distance and size are kept
 KEPT = 400  # batches
+NAMES = 20  # makers and views of a batch that are counted by name, the most common ones
+OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Night:
-    """One batch. Counts are of its films; no path of a film and nothing of a header is kept."""
+    """One batch. Counts are of its films; no path of a film is kept, of headers maker and view."""
 
     time: str  # UTC, when the table was published
     table: str  # name of the file, without its folder
@@ -30,13 +32,18 @@ class Night:
     predictions: dict[str, int]  # class → films
     confidence: tuple[float, ...]  # of at most `SAMPLE` films
     distance: tuple[float, ...]
+    megapixels: tuple[float, ...] = ()  # of the films as stored
+    makers: dict[str, int] = field(
+        default_factory=dict
+    )  # maker of the machine → films; "": unknown
+    views: dict[str, int] = field(default_factory=dict)  # position → films; "": unknown
     findings: tuple[str, ...] = ()  # what was unusual
 
     @staticmethod
     def of(rows: Iterable[Row], table: str, model: str) -> "Night":
         """Summarise the rows of a batch as they come."""
         films = unreadable = needs_review = unlike = 0
-        predictions: Counter[str] = Counter()
+        predictions, makers, views = Counter[str](), Counter[str](), Counter[str]()
         sample, step = list[Row](), 1
         for row in rows:
             films += 1
@@ -46,6 +53,8 @@ class Night:
                 continue
             unlike += UNLIKE in row.reasons
             predictions[row.prediction] += 1
+            makers[row.maker] += 1
+            views[row.view] += 1
             if predictions.total() % step == 0:
                 sample.append(row)
             if len(sample) > SAMPLE:  # every second one, evenly over the table
@@ -63,7 +72,24 @@ class Night:
                 round(row.confidence, 4) for row in sample if row.confidence is not None
             ),
             distance=tuple(round(row.distance, 4) for row in sample if row.distance is not None),
+            megapixels=tuple(round(_megapixels(row.size), 4) for row in sample if row.size),
+            makers=_common(makers),
+            views=_common(views),
         )
+
+
+def _megapixels(size: tuple[int, int]) -> float:
+    return size[0] * size[1] / 1e6
+
+
+def _common(counts: Counter[str]) -> dict[str, int]:
+    """The `NAMES` most common names, and the others together."""
+    common = dict(counts.most_common(NAMES))
+    rest = counts.total() - sum(common.values())
+    return {**common, OTHER: common.get(OTHER, 0) + rest} if rest else common
+
+
+_LISTS = ("confidence", "distance", "megapixels", "findings")
 
 
 def read_nights(runs: Path) -> list[Night]:
@@ -72,7 +98,7 @@ def read_nights(runs: Path) -> list[Night]:
     for path in sorted((runs / FOLDER).glob("*.json")):
         try:
             content = json.loads(path.read_text())
-            lists = {name: tuple(content[name]) for name in ("confidence", "distance", "findings")}
+            lists = {name: tuple(content[name]) for name in _LISTS if name in content}
             nights.append(Night(**{**content, **lists}))
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -36,15 +36,15 @@ class Predictor:
         Raises:
             JobError: as `ModelManifest.read`.
         """
-        start_server()  # takes 0.2 s beside the compilation
+        start_server()  # unless it runs already: it takes 0.2 s beside the compilation
         self.folder = folder
         self.manifest = ModelManifest.read(folder)
         self.precision = self.manifest.precision(precision)
         calibration = Calibration.read(self.manifest.calibration)
         self._probabilities = calibration.probabilities if calibration else softmax
+        self._cropper = LungCropper(cores, folder) if self.manifest.crop == "lungs" else None
         self.graph = Graph(folder, self.precision, cores)
         self.cores, self.readers, self.seconds = cores, readers, seconds
-        self._cropper = LungCropper(cores, folder) if self.manifest.crop == "lungs" else None
 
     @property
     def decoded_side(self) -> int:

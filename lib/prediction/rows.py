@@ -32,6 +32,9 @@ class Row:
     reasons: tuple[str, ...] = ()
     outside_lungs: float | None = None  # share of the evidence, 0 to 1
     distance: float | None = None  # of its features to the nearest validation films, 0 to 2
+    size: tuple[int, int] | None = None  # width and height of the film in pixels, as stored
+    maker: str = ""  # of the machine, by a DICOM header
+    view: str = ""  # position, by a DICOM header
     error: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM keyword → value
     is_sampled: bool = False  # drawn at random, for labelling
@@ -54,6 +57,9 @@ def row_of(path: str, prediction: Prediction, triage: Triage, model: str) -> Row
         reasons=reasons,
         outside_lungs=share_outside_lungs(prediction.maps, best, prediction.lungs),
         distance=triage.distance(prediction),
+        size=film.size,
+        maker=film.maker,
+        view=film.view,
         error=film.error,
         tags=film.tags,
     )
@@ -81,6 +87,10 @@ class RowSchema:
             Column("reasons"),
             Column("outside_lungs", "number", ".3f"),
             Column("distance", "number", ".4f"),
+            Column("width", "number", ".0f"),
+            Column("height", "number", ".0f"),
+            Column("maker"),
+            Column("view"),
             Column("error"),
             Column("model"),
             *([Column(SAMPLED, "flag")] if self.has_sample else []),
@@ -98,6 +108,9 @@ class RowSchema:
             to_cell(BETWEEN_REASONS.join(row.reasons)),
             row.outside_lungs,
             row.distance,
+            *(row.size or (None, None)),
+            to_cell(row.maker),
+            to_cell(row.view),
             to_cell(row.error),
             row.model,
             *([row.is_sampled] if self.has_sample else []),
@@ -110,7 +123,8 @@ class RowSchema:
         path, prediction, confidence = values[:3]
         behind = 3 + len(self.classes)
         probabilities = values[3:behind]
-        needs_review, reasons, outside_lungs, distance, error, model, *rest = values[behind:]
+        needs_review, reasons, outside_lungs, distance, *more = values[behind:]
+        width, height, maker, view, error, model, *rest = more
         is_sampled = rest.pop(0) if self.has_sample else False
         return Row(
             path=from_cell(path),
@@ -122,6 +136,9 @@ class RowSchema:
             reasons=tuple(from_cell(reasons).split(BETWEEN_REASONS)) if reasons else (),
             outside_lungs=outside_lungs,
             distance=distance,
+            size=None if width is None else (int(width), int(height)),
+            maker=from_cell(maker),
+            view=from_cell(view),
             error=from_cell(error),
             tags={
                 keyword: from_cell(value)

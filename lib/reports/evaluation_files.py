@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.evaluation.labelled_table import LabelledEvaluation
 from lib.evaluation.operating_point import threshold_table
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import Evaluation
 from lib.reports import figures, pages
+from lib.reports.labelled_page import write_labelled_report
 from lib.reports.pages import Study
 from lib.storage import atomic
 
@@ -26,14 +28,18 @@ def write_all(study: Study, folder: Path, report: Path, model_card: Path | None)
     atomic.write_json(folder / "metrics.json", evaluation.to_json())
 
 
-def write_scores(evaluation: Evaluation, predictions: pd.DataFrame, folder: Path) -> None:
-    """Write what needs no film: the scored rows, thresholds, two figures and last metrics.json."""
+def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: int) -> None:
+    """Write what needs no film: the scored rows, thresholds, two figures, the page and last
+    metrics.json.
+    """
+    evaluation, predictions = scored.evaluation, scored.predictions
     columns = [str(name) for name in predictions.columns]
     rows = predictions.to_dict("records")
     atomic.write_csv(folder / "predictions.csv", columns, rows)  # type: ignore[arg-type]
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
     figures.roc(predictions, evaluation, folder / "roc.png")
+    write_labelled_report(report, scored, seed)
     atomic.write_json(folder / "metrics.json", evaluation.to_json())
 
 

@@ -57,10 +57,13 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def sync_tree(folder: Path) -> None:
-    """Write every file below `folder`, and every folder itself, to the disk: the deepest first."""
+def sync_tree(folder: Path, names_alone: bool = False) -> None:
+    """Write every file below `folder`, and every folder itself, to the disk: the deepest first.
+
+    `names_alone`: the contents of the files are there already, as those of hard links are.
+    """
     for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
+        for name in () if names_alone else names:
             path = Path(parent, name)
             if path.is_symlink() or not path.is_file():
                 continue
@@ -117,22 +120,31 @@ def copy_file(source: Path, target: Path) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Hard link, or copy where the file system cannot link."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:  # the folder is missing, as for the first film alone
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(source, target)
+    except OSError:
+        copy_file(source, target)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
         copy_file(source, target)
 
 
-def swap_folder(new: Path, final: Path) -> None:
+def swap_folder(new: Path, final: Path, names_alone: bool = False) -> None:
     """Put the finished folder `new` in the place of `final`, then delete what stood there.
 
     Everything below `new` is on the disk before it takes the name, and the name is on the disk
-    before the old content is deleted.
+    before the old content is deleted. `names_alone` as for `sync_tree`.
     """
     old = hidden_neighbour(final, f"old{PARTIAL}")
     _delete(old)
-    sync_tree(new)
+    sync_tree(new, names_alone)
     if os.path.lexists(final):
         os.rename(final, old)
     os.rename(new, final)

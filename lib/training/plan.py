@@ -165,6 +165,11 @@ def plan_of(
             "--checkpoint_path is only read with --resume_from_checkpoint True "
             "(the default of Phase B)."
         )
+    if precision == "int8":
+        raise UsageError(
+            "--precision int8 (or PRECISION=int8 in the environment or .env) is for predict_batch "
+            "and evaluate. The layers of a training are computed in auto, fp32 or bf16."
+        )
     check_address(cluster)
     cached = cache and chosen["freeze_backbone"]
     if not cached:

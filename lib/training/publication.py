@@ -65,6 +65,9 @@ def publish(
             f"{agreement.same_prediction:.1%} of {agreement.films} validation films; "
             f"probabilities differ by {agreement.mean_shift:.4f} on average"
         )
+    if manifest.int8:
+        use = "used where the CPU has no bfloat16" if manifest.int8.is_usable else "not used"
+        console.say(f"{run.published_model}: {manifest.int8} ({use})")
     console.say(
         f"{run.published_checkpoint}: epoch {best.epoch}, "
         f"validation accuracy {best.val_accuracy:.3f}, weights sha256 {best.digest[:16]}…"

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fire
@@ -28,10 +29,10 @@ from rich.table import Table
 from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split, write_rows
 from lib.storage.atomic import link_or_copy
 from lib.workers.cores import usable_cores, usable_memory
+from tests.benchmarks import made_up, million
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
-TWO_EPOCHS = (["--epochs", 2], ["--epochs", 2])
 LITE0 = ["--backbone", "efficientnet_lite0"]
 # glibc's settings of the image and the Makefile: the jobs run with them, what one would write
 # instead does not.
@@ -50,12 +51,14 @@ class Size:
     cold_starts: int
     memory_films: tuple[int, int]
     growth_films: int
+    made_up_films: int
     kinds: tuple[str, ...] = ("large JPEG", "1024 px PNG", "256 px PNG")  # of predicted films
+    growth_phases: str = "ab"
 
 
-FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400)
-QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100)
-TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, ("1024 px PNG",))  # in the tests
+FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400, 1_000_000)
+QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100, 10_000)
+TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, 1000, ("1024 px PNG",), "a")  # in the tests
 
 
 @dataclass
@@ -170,21 +173,23 @@ class Bench:
             self.job("ingest", "--dataset", source, *LITE0, "--data_dir", self.data)
             self.job("split", "--data_dir", self.data)
         if not (self.runs / "model" / "model.json").exists():
-            self.train(self.data, self.runs, [], [])
+            self.train(self.data, self.runs, self.size.epochs)
 
     def train(
-        self, data: Path, runs: Path, more_a: Sequence[object], more_b: Sequence[object]
+        self, data: Path, runs: Path, epochs: tuple[int, int], *more: object, phases: str = "ab"
     ) -> float:
-        """Both phases from split.csv to runs/model with an empty cache; seconds."""
+        """The phases from split.csv to runs/model with an empty cache; seconds."""
         shutil.rmtree(data / "cache" / "features", ignore_errors=True)
         shutil.rmtree(runs, ignore_errors=True)
         folders = ["--data_dir", data, "--runs_dir", runs]
-        first = self.job("train", "--phase", "a", *LITE0, *folders, *more_a)
-        return first + self.job("train", "--phase", "b", *LITE0, *folders, *more_b)
+        return sum(
+            self.job("train", "--phase", phase, "--epochs", count, *LITE0, *folders, *more)
+            for phase, count in zip(phases, epochs, strict=False)
+        )
 
     def macro_f1(self, data: Path, runs: Path) -> float:
         """Of the model that a training left."""
-        self.job("evaluate", "--data_dir", data, "--runs_dir", runs)
+        self.job("evaluate", "--data_dir", data, "--runs_dir", runs, "--nobaselines")
         metrics = json.loads((runs / "evaluation" / "metrics.json").read_text())
         score: float = metrics["scores"]["macro_f1"]["value"]
         return score
@@ -196,8 +201,8 @@ class Bench:
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         scores: dict[str, list[float]] = {"ours": [], "plain": []}
         for seed in range(self.size.seeds):
-            more = [["--seed", seed, "--epochs", count] for count in epochs]
-            seconds["ours"].append(self.train(data, self.work / "runs_training", *more))
+            ours = self.train(data, self.work / "runs_training", epochs, "--seed", seed)
+            seconds["ours"].append(ours)
             scores["ours"].append(self.macro_f1(data, self.work / "runs_training"))
             argv = (
                 "--data",
@@ -218,11 +223,11 @@ class Bench:
             f"training A+B, {films} films, {epochs[0]}+{epochs[1]} epochs, against the plain loop"
         )
         yield at_least(name, seconds["ours"], seconds["plain"], "s", 12, inverse=True)
-        ours, plain_score = (sum(values) / len(values) for values in scores.values())
-        gap = abs(ours - plain_score)
+        ours_score, plain_score = (sum(values) / len(values) for values in scores.values())
+        gap = abs(ours_score - plain_score)
         yield Row(
             "… mean test macro-F1, difference",
-            ours,
+            ours_score,
             plain_score,
             "F1",
             gap,
@@ -360,10 +365,26 @@ class Bench:
         yield _growth_row("prediction", 4 * size, predict, rounds)
         folders = [self.folder_of(n) for n in (size, 2 * size, 4 * size)]
         trainings = [
-            lambda data=data: self.train(data, self.work / "runs_growth", *TWO_EPOCHS)
+            lambda data=data: self.train(
+                data, self.work / "runs_growth", (2, 2), phases=self.size.growth_phases
+            )
             for data in folders
         ]
         yield _growth_row("training", size, trainings, rounds)
+
+    def scale(self) -> Iterable[Row]:
+        """Tables of made-up films: split, and the scores of 10,000 test films."""
+        films = self.size.made_up_films
+        with TemporaryDirectory(dir=self.work) as folder:
+            made_up.write_raw(Path(folder), films)
+            cost = million.measure("split", films, Path(folder))
+        name = f"split of {films:,} made-up films"
+        yield at_most(f"{name}, CPU time against three minutes", cost.cpu, 180, "s", 1)
+        yield at_most(f"{name}, memory against 4 GB", cost.memory, 4096, "MB", 1)
+        films = min(films, 10_000)
+        cost = million.measure("scores", films, self.work)
+        name = f"scores of {films:,} made-up predictions against 20 s"
+        yield at_most(name, cost.cpu, 20, "s", 1)
 
     def films_of(self, kind: str, count: int) -> Path:
         """A folder of `count` hard links to films of one kind, made where the source has none.
@@ -453,7 +474,7 @@ def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], round
     return row
 
 
-PARTS = ("prediction", "cold", "memory", "growth", "training")
+PARTS = ("prediction", "cold", "memory", "growth", "scale", "training")
 
 
 def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "") -> None:

@@ -251,13 +251,15 @@ def _memory_group(limit: int) -> Path | None:
     return None
 
 
-def run(rounds: int = 3, seed: int = 0, folder: str = "", faults: int = 3) -> None:
+def run(
+    rounds: int = 3, seed: int = 0, folder: str = "", faults: int = 3, copies: int = 10
+) -> None:
     """Run `rounds` rounds with `faults` faults into each job; exit 1 when anything that was left
-    differs from what the undisturbed chain left.
+    differs from what the undisturbed chain left. The inbox has `copies` of every film.
     """
     parent = Path(folder or tempfile.mkdtemp(prefix="cxr-chaos-"))
     calm = Project(parent / "calm", parent / "films", parent / "inbox")
-    _make_films(calm, seed)
+    _make_films(calm, seed, copies)
     wanted = _undisturbed(calm)
     console.say(
         "undisturbed: "
@@ -314,11 +316,11 @@ class Findings:
     rows: int = 0
 
 
-def _make_films(project: Project, seed: int) -> None:
+def _make_films(project: Project, seed: int, copies: int) -> None:
     synthetic.write_films(project.films, FILMS, seed=seed, threads=2)
     project.inbox.mkdir()
     pictures = sorted(path for path in project.films.rglob("*") if path.is_file())
-    for copy in range(10):
+    for copy in range(copies):
         for number, path in enumerate(pictures):
             shutil.copy(path, project.inbox / f"{copy}-{number:03}{path.suffix}")
 

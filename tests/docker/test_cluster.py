@@ -20,7 +20,7 @@ from tests.docker.test_services import chain
 pytestmark = pytest.mark.engine
 __all__ = ["chain"]  # the fixture
 
-FILMS = 1500
+FILMS = 900
 SHOW = """
 import json, os
 print(json.dumps([os.getuid(), open('/proc/self/status').read(), os.access('/app', os.W_OK)]))
@@ -69,10 +69,14 @@ class Nodes:
             assert job.poll() is None, job.communicate()
             time.sleep(0.05)
 
-    def kill(self, service: str) -> None:
-        """As a power failure would, one container of a service."""
-        name = self("ps", "--quiet", service).stdout.split()[0]
-        subprocess.run(["docker", "kill", name], capture_output=True, check=True)
+    def container(self, service: str) -> str:
+        """One container of a service."""
+        return self("ps", "--quiet", service).stdout.split()[0]
+
+    @staticmethod
+    def kill(container: str) -> None:
+        """As a power failure would."""
+        subprocess.run(["docker", "kill", container], capture_output=True, check=True)
 
     def digest(self, table: str) -> str:
         return hashlib.sha256((self.compose.folder / "runs" / table).read_bytes()).hexdigest()
@@ -80,7 +84,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(chain: Compose, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Three workers of one core each; 1,500 films below /films, one of them broken."""
+    """Three workers of one core each; 900 films below /films, one of them broken."""
     films = tmp_path_factory.mktemp("archive")
     originals = [film(films / f"original_{seed}.png", seed=seed, side=300) for seed in range(20)]
     for number in range(FILMS - len(originals) - 1):
@@ -109,9 +113,10 @@ def alone(nodes: Nodes) -> str:
 
 
 def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone: str) -> None:
+    worker = nodes.container("worker")
     job = nodes.start_predict("killed.csv")
-    nodes.wait_for_rows("killed.csv", 200, job)
-    nodes.kill("worker")
+    nodes.wait_for_rows("killed.csv", 20, job)
+    nodes.kill(worker)
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 3, errors
     assert nodes.digest("killed.csv") == alone
@@ -122,10 +127,10 @@ def test_a_worker_that_dies_costs_no_row_and_changes_no_byte(nodes: Nodes, alone
 
 
 def test_when_the_head_dies_the_same_command_goes_on(nodes: Nodes, alone: str) -> None:
-    nodes.up()
+    head = nodes.container("head")
     job = nodes.start_predict("headless.csv")
-    nodes.wait_for_rows("headless.csv", 200, job)
-    nodes.kill("head")
+    nodes.wait_for_rows("headless.csv", 20, job)
+    nodes.kill(head)
     _, errors = job.communicate(timeout=400)
     assert job.returncode == 1
     assert "the same command continues it" in errors

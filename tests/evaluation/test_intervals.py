@@ -163,3 +163,18 @@ def test_a_class_without_films_has_no_interval() -> None:
     found = intervals.estimate_scores(without, 0)
     assert found.per_class["B"].recall.interval is None
     assert found.per_class["A"].auroc.interval is None
+
+
+def test_resamples_do_not_depend_on_how_many_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = np.array([f"patient {number // 3}" for number in range(90)])
+
+    def drawn() -> np.ndarray:
+        return intervals.bootstrap(groups, lambda weights: {"weights": weights}, 5, 50)["weights"]
+
+    kept = drawn()
+    assert (kept.sum(axis=1) == 90).all()
+    monkeypatch.setattr(intervals, "_DRAWS_KEPT", 0)
+    monkeypatch.setattr(intervals, "_WEIGHTS_AT_A_TIME", 1000)
+    assert np.array_equal(drawn(), kept)

@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 from jobs import ingest
 from lib.dataset.manifest import read_manifest
 from lib.images import dicom
-from lib.images.decode import read_grey
+from lib.images.decode import decode_film, read_grey
 from lib.images.files import MAX_PIXELS, find_files
 from lib.images.measure import measure
 from lib.run.errors import UnreadableFilmError, UsageError
@@ -244,6 +244,15 @@ def test_files_of_many_makers_are_films_or_reasons() -> None:
     assert reasons["CT_small.dcm"] == "DICOM: modality CT is no projection radiograph"
     assert len(reasons) > 30
     assert all(len(reason) < 160 for reason in reasons.values())
+
+
+def test_size_maker_and_view_come_with_the_film(film: Image.Image, tmp_path: Path) -> None:
+    header: dict[str, Any] = {"Manufacturer": "Alpha\x1b[31m  Medical ", "ViewPosition": "pa"}
+    decoded = decode_film(formats.dicom(tmp_path / "a", film, **header), 64)
+    assert (decoded.size, decoded.maker, decoded.view) == (film.size, "Alpha[31m Medical", "PA")
+    film.resize((900, 1000)).save(tmp_path / "b.jpg")  # decoded at a fraction of its size
+    decoded = decode_film(tmp_path / "b.jpg", 64)
+    assert (decoded.size, decoded.maker, decoded.view) == ((900, 1000), "", "")
 
 
 def test_tags_are_read_when_asked_for_and_a_mistyped_one_is_refused(

@@ -29,6 +29,10 @@ COLUMNS = [
     "reasons",
     "outside_lungs",
     "distance",
+    "width",
+    "height",
+    "maker",
+    "view",
     "error",
     "model",
 ]

@@ -209,7 +209,8 @@ def test_the_card_survives_the_way_to_disk_and_back(model: Path, tmp_path: Path)
     card.write(tmp_path / "model")
     assert ModelManifest.read(tmp_path / "model") == card
     graphs = {"fp32.xml", "fp32.bin", "bf16.xml", "bf16.bin"}
-    assert set(card.files) == {*graphs, "reference.npz", *lungs.FILES}
+    in_int8 = {"int8.xml", "int8.bin"}  # where the CPU has VNNI and the answers agree
+    assert set(card.files) - in_int8 == {*graphs, "reference.npz", *lungs.FILES}
 
 
 def test_softmax_of_large_logits_is_finite() -> None:

@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 
 from lib.prediction import drift
-from lib.prediction.nights import FOLDER, KEPT, SAMPLE, Night, keep_night, ordinary, read_nights
+from lib.prediction.nights import (
+    FOLDER,
+    KEPT,
+    NAMES,
+    SAMPLE,
+    Night,
+    keep_night,
+    ordinary,
+    read_nights,
+)
 from lib.prediction.rows import Row
 from lib.prediction.triage import UNLIKE
 from lib.reports.drift_page import write_drift_page
 
 CLASSES = ("NORMAL", "PNEUMONIA", "TUBERCULOSIS")
 SHARES = (0.7, 0.2, 0.1)
+MAKERS = ("Alpha", "Beta Medical", "", "Gamma")  # "": the header does not say
+VIEWS = ("PA", "AP", "")
 
 
 def rows(
@@ -25,11 +36,15 @@ def rows(
     farther: float = 0.0,
     unlike: float = 0.02,
     unsure: float = 0.0,
+    makers: tuple[float, ...] = (0.6, 0.3, 0.1, 0.0),
+    views: tuple[float, ...] = (0.7, 0.2, 0.1),
+    side: float = 1.0,
 ) -> Iterator[Row]:
     """Films drawn from one distribution, unless a change is asked for."""
     rng = np.random.default_rng(seed)
     for number in range(films):
         is_unlike = rng.random() < unlike
+        width = int(side * rng.choice((2000, 2500, 3000)))
         yield Row(
             f"{number}.png",
             "m@1",
@@ -39,6 +54,9 @@ def rows(
             needs_review=is_unlike or rng.random() < 0.15,
             reasons=(UNLIKE,) if is_unlike else (),
             distance=float(rng.normal(0.5 + farther, 0.1)),
+            size=(width, int(1.2 * width)),
+            maker=str(rng.choice(MAKERS, p=makers)),
+            view=str(rng.choice(VIEWS, p=views)),
         )
 
 
@@ -64,6 +82,10 @@ def test_ordinary_nights_raise_as_few_alarms_as_stated(before: list[Night]) -> N
         ({"unsure": 0.15}, "confidence"),
         ({"unlike": 0.2}, "unlike the training films"),  # an inverted detector
         ({"shares": (0.5, 0.4, 0.1)}, "PNEUMONIA"),  # twice as many cases
+        ({"makers": (0.5, 0.3, 0.1, 0.1)}, "maker of another name"),  # a new machine
+        ({"makers": (0.3, 0.6, 0.1, 0.0)}, "maker Beta Medical"),
+        ({"views": (0.4, 0.5, 0.1)}, "view AP"),  # films of wards
+        ({"side": 0.5}, "megapixels"),
     ],
 )
 def test_a_change_is_noticed_within_the_night(
@@ -74,6 +96,22 @@ def test_a_change_is_noticed_within_the_night(
         for one in (night(200, seed, **change) for seed in range(20))
     ]
     assert np.mean(noticed) >= 0.8
+
+
+def test_films_without_a_header_have_no_maker_to_compare(before: list[Night]) -> None:
+    plain = [replace(one, makers={"": 200}, views={"": 200}) for one in before]
+    names = {test.what for test in drift.compare(plain[0], plain[1:]).tests}
+    assert not any(name.startswith(("maker", "view")) for name in names)
+    old = [
+        replace(one, makers={}, views={}, megapixels=()) for one in before
+    ]  # of an older version
+    assert drift.compare(night(), old).findings == ()
+
+
+def test_many_makers_are_counted_by_their_most_common_names() -> None:
+    rows = (Row(f"{n}.dcm", "m@1", "NORMAL", maker=f"m{n % 50}") for n in range(500))
+    makers = Night.of(rows, "x.csv", "m@1").makers
+    assert (len(makers), sum(makers.values())) == (NAMES + 1, 500)
 
 
 def test_the_first_nights_are_compared_with_the_validation_films() -> None:
@@ -124,4 +162,4 @@ def test_the_page_marks_the_night_that_is_unusual(tmp_path: Path, before: list[N
     assert "<h1>21 batches</h1>" in page
     assert "TUBERCULOSIS 40% of films" in page
     assert "&lt;b&gt;.csv" in page
-    assert page.count('class="unusual"') == 8  # a mark in each chart
+    assert page.count('class="unusual"') == 15  # a mark in each chart

@@ -23,7 +23,8 @@ SCHEMA = RowSchema(CLASSES, ("Modality", "KVP"))
 def _prediction(**film: object) -> Prediction:
     maps = np.zeros((2, 7, 7), np.float32)
     maps[1, 3, 3] = 1
-    film = {"path": Path("a.png"), "contrast": 60.0, "tags": {"Modality": "=DX"}, **film}
+    header = {"tags": {"Modality": "=DX"}, "maker": "=Alpha", "view": "PA"}
+    film = {"path": Path("a.png"), "contrast": 60.0, "size": (2000, 2500), **header, **film}
     return Prediction(
         Film(**film),  # type: ignore[arg-type]
         np.array([0.0, 2.0], np.float32),
@@ -38,6 +39,10 @@ def test_a_readable_film_has_its_class_and_typed_probabilities() -> None:
     assert row.probabilities == (0.1234567891, 0.8765432109)
     assert row.outside_lungs == pytest.approx(0, abs=0.05)
     assert (row.needs_review, row.reasons, row.error) == (False, (), "")
+    cells = SCHEMA.cells(row)
+    assert [cells[name] for name in ("width", "height", "maker", "view")] == [
+        *("2000", "2500", "'=Alpha", "PA")
+    ]
 
 
 def test_an_unreadable_film_has_its_error_and_nothing_else() -> None:
@@ -45,7 +50,7 @@ def test_an_unreadable_film_has_its_error_and_nothing_else() -> None:
     assert row == Row("a.png", "m@1", reasons=("unreadable",), error="damaged")
     assert row.needs_review
     assert list(SCHEMA.cells(row).values()) == [
-        *("a.png", "", "", "", "", "True", "unreadable", "", "", "damaged", "m@1", "", "")
+        *("a.png", "", "", "", "", "True", "unreadable", *[""] * 6, "damaged", "m@1", "", "")
     ]
 
 

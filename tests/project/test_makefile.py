@@ -87,39 +87,21 @@ def test_all_leaves_scores_and_predictions(made: tuple[Path, Make]) -> None:
     assert not (folder / "runs" / "nights").exists()  # test films are no ordinary batch
 
 
-def test_a_second_run_does_nothing(made: tuple[Path, Make]) -> None:
-    _, make = made
-    assert _jobs(make("all", *SMALL)) == []
-
-
-def test_touching_the_split_runs_what_depends_on_it(made: tuple[Path, Make]) -> None:
+def test_a_change_runs_what_depends_on_it_and_nothing_else(made: tuple[Path, Make]) -> None:
     folder, make = made
-    (folder / "data/split.csv").touch()
-    assert _jobs(make("all", *SMALL)) == ["train", "evaluate", "train", "evaluate", "predict_batch"]
-
-
-def test_a_changed_setting_runs_what_depends_on_it(made: tuple[Path, Make]) -> None:
-    _, make = made
-    changed = [*SMALL[:-1], "TRAIN_B_ARGS=--epochs 1 --lr 2e-4"]
-    assert _jobs(make("all", *changed)) == ["train", "evaluate", "predict_batch"]
-    assert _jobs(make("all", *changed)) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "jobs"),
-    [
+    words = list(SMALL)
+    assert _jobs(make("all", *words)) == []
+    for changed, jobs in (
         ("EVALUATE_ARGS=--prevalences 0.2", ["evaluate", "evaluate"]),
         ("PREDICT_ARGS=--review_below 0.9", ["predict_batch"]),
-    ],
-)
-def test_changed_flags_of_a_job_run_that_job_alone(
-    made: tuple[Path, Make], words: str, jobs: list[str]
-) -> None:
-    _, make = made
-    _jobs(make("all", *SMALL))
-    assert _jobs(make("all", *SMALL, words)) == jobs
-    assert _jobs(make("all", *SMALL, words)) == []
-    _jobs(make("all", *SMALL))
+        ("TRAIN_B_ARGS=--epochs 1 --lr 2e-4", ["train", "evaluate", "predict_batch"]),
+    ):
+        words.append(changed)  # of two settings of a variable make takes the later one
+        assert _jobs(make("all", *words)) == jobs
+        assert _jobs(make("all", *words)) == []
+    (folder / "data/split.csv").touch()
+    chain = ["train", "evaluate", "train", "evaluate", "predict_batch"]
+    assert _jobs(make("all", *words)) == chain
 
 
 def test_the_image_follows_every_file_in_it(tmp_path: Path) -> None:

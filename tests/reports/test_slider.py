@@ -19,6 +19,7 @@ from lib.prediction.classes import WHO_TUBERCULOSIS
 from lib.reports.rendering import _ENVIRONMENT
 from lib.reports.slider import Run, Slider, _meeting_words, _runs, threshold_slider
 from tests.evaluation.conftest import MODEL, screened
+from tests.reports.browser import browser
 from tests.reports.test_pages import CHROMIUM
 
 TB = "TUBERCULOSIS"
@@ -118,3 +119,37 @@ def test_the_page_computes_what_the_program_computes(
     ]
     assert after[13:15] == ["cases missed per 1,000 people", "10.0"]
     assert after[16:18] == ["false alarms per 1,000 people", "75.0"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_slider_works_by_keyboard_and_its_flag_can_be_copied(
+    evaluation: Evaluation, slider: Slider, tmp_path: Path
+) -> None:
+    section = _ENVIRONMENT.get_template("report/threshold.html").render(
+        point=evaluation.operating_point, thresholds=slider, kind="test films"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(f"<meta charset=utf-8><body>{section}<input id=paste></body>")
+    with browser(tmp_path) as opened:
+        opened.window(1000, 1200)
+        opened.open(page)
+        value = "document.getElementById('threshold-value').textContent"
+        opened.evaluate("document.getElementById('threshold').focus()")
+        opened.press("ArrowRight")
+        assert opened.evaluate(value) == "0.16"  # the stop behind the stored threshold
+        opened.press("ArrowLeft")
+        opened.press("ArrowLeft")
+        assert opened.evaluate(value) == "0.15"
+        box = opened.evaluate(
+            "document.getElementById('threshold-copy').getBoundingClientRect().toJSON()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            opened.mouse(kind, box["x"] + 9, box["y"] + 9, button="left", clickCount=1)
+        opened.evaluate("new Promise(done => setTimeout(done, 200))")
+        copied = "document.getElementById('threshold-copied').textContent"
+        assert opened.evaluate(copied) == "copied"
+        opened.evaluate("document.getElementById('paste').focus()")
+        opened.call("Input.dispatchKeyEvent", type="keyDown", key="v", commands=["paste"])
+        pasted = opened.evaluate("document.getElementById('paste').value")
+        assert pasted == "--threshold TUBERCULOSIS=0.15"
+        assert opened.complaints == []

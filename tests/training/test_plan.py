@@ -80,6 +80,7 @@ def test_an_unfrozen_phase_b_trains_everything_without_a_cache() -> None:
         (Overrides(), {"checkpoint_path": Path("x.pt")}, "--resume_from_checkpoint"),
         (Overrides(), {"cache": False, "precision": "bf16"}, "give --precision fp32 or auto"),
         (Overrides(freeze_backbone=False), {"precision": "bf16"}, "--cache on"),
+        (Overrides(), {"precision": "int8"}, "for predict_batch and evaluate"),
         (Overrides(), {"cache": False, "cluster": "auto"}, "--cluster auto"),
         (Overrides(), {"cache": False, "views": 2}, "--views 2"),
         (Overrides(), {"cluster": "head:10001"}, "ray://HEAD:10001"),

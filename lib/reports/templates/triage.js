@@ -17,13 +17,44 @@ films.forEach((film, order) => {
 
 // The work of a reader: every answer in the order in which it was given. The last one of a film counts.
 const KEY = "cxr-labels:" + data.batch, READER = "cxr-reader";
-let log = [], labels = new Map();
-function loadLog() {
-  try { log = JSON.parse(localStorage.getItem(KEY) || "[]"); } catch (error) { warnAboutStorage(); }
+const PIECE = 100; // answers that are stored together: storing all of them would take longer with each
+let log = [], changed = 0, labels = new Map(); // what follows entry `changed` is not stored yet
+const pieceOf = number => KEY + ":" + number;
+function loadLog() { // another window may have written; what this one has not stored yet follows
+  const pending = log.slice(changed);
+  log = [];
+  try {
+    for (let piece; (piece = localStorage.getItem(pieceOf(log.length / PIECE))); ) {
+      const entries = JSON.parse(piece);
+      log.push(...entries);
+      if (entries.length < PIECE) break;
+    }
+  } catch (error) { warnAboutStorage(); }
+  changed = log.length;
+  log.push(...pending);
   labels = new Map(log.map(entry => [entry.id, entry]));
 }
 function storeLog() {
-  try { localStorage.setItem(KEY, JSON.stringify(log)); } catch (error) { warnAboutStorage(); }
+  try {
+    let start = changed - changed % PIECE;
+    for (; start < log.length; start += PIECE)
+      localStorage.setItem(pieceOf(start / PIECE), JSON.stringify(log.slice(start, start + PIECE)));
+    for (; localStorage.getItem(pieceOf(start / PIECE)); start += PIECE) localStorage.removeItem(pieceOf(start / PIECE));
+  } catch (error) { warnAboutStorage(); }
+  changed = log.length;
+}
+// Storing and counting take time that grows with the films: they follow when the film of a key is on the screen.
+let isLate = false;
+function later() {
+  if (isLate) return;
+  isLate = true;
+  (window.requestIdleCallback || setTimeout)(catchUp, { timeout: 300 });
+}
+function catchUp() {
+  if (!isLate) return;
+  isLate = false;
+  storeLog();
+  progress();
 }
 let isStored = true;
 function warnAboutStorage() {
@@ -34,17 +65,16 @@ function answer(film, label) {
   const entry = { id: film.id, label, reader: by("reader").value.trim(), time: new Date().toISOString().slice(0, 19) + "Z" };
   log.push(entry);
   labels.set(film.id, entry);
-  storeLog();
   refresh(film);
 }
 function undo() {
   const entry = log.pop();
   if (!entry) return null;
+  changed = Math.min(changed, log.length);
   const earlier = log.findLast(other => other.id === entry.id);
   earlier ? labels.set(entry.id, earlier) : labels.delete(entry.id);
-  storeLog();
   const film = copies.get(entry.id)?.[0];
-  if (film) refresh(film);
+  film ? refresh(film) : later();
   return film;
 }
 function cell(text) {
@@ -112,7 +142,8 @@ function markAnswer(film) {
 }
 function refresh(film) {
   copies.get(film.id).forEach(markAnswer);
-  progress();
+  by("save").disabled = !labels.size;
+  later();
 }
 const marked = { "random sample": films.filter(film => film.sampled), "to look at": films.filter(film => film.review) };
 function progress() {
@@ -183,7 +214,7 @@ function showFilm() {
   const given = labels.get(film.id)?.label;
   for (const button of by("answers").children) button.setAttribute("aria-pressed", button.dataset.label === given);
   showModel(film);
-  for (const step of [1, -1, 2]) if (list[at + step]) pictureOf(list[at + step]);
+  for (const index of [nextUnlabelled(), at + 1, at - 1, at + 2]) if (list[index]) pictureOf(list[index]);
 }
 function showModel(film) {
   const parts = [film.sampled ? "Random sample. " : ""];
@@ -297,7 +328,8 @@ viewer.addEventListener("close", () => select(at));
 for (const id of ["show", "sort", "text"]) by(id).addEventListener("input", update);
 by("bar").addEventListener("submit", event => event.preventDefault());
 by("reader").addEventListener("input", () => { try { localStorage.setItem(READER, by("reader").value); } catch (error) { warnAboutStorage(); } });
-window.addEventListener("storage", event => { if (event.key === KEY) { loadLog(); films.forEach(markAnswer); progress(); } });
+window.addEventListener("storage", event => { if (event.key?.startsWith(KEY)) { loadLog(); films.forEach(markAnswer); progress(); } });
+for (const name of ["pagehide", "visibilitychange"]) window.addEventListener(name, catchUp);
 window.addEventListener("beforeunload", event => { if (!isStored && labels.size) event.preventDefault(); });
 window.addEventListener("beforeprint", () => renderMore(list.length));
 new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting) && rendered < list.length) renderMore(); }, { rootMargin: "1500px" }).observe(by("end"));
