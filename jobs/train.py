@@ -70,6 +70,13 @@ def train(
             "other hospitals"
         ),
     ] = True,
+    mix_styles: Annotated[
+        bool,
+        Flag(
+            "where the last block is trained, give films the means and deviations that the feature "
+            "maps of other films have"
+        ),
+    ] = True,
     cache: Annotated[
         Literal["on", "off"],
         Flag(
@@ -105,7 +112,7 @@ def train(
 
     Films are converted to grey, resized to the backbone's input and normalised with its statistics.
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
-    and look as if they came from other detectors and archives (--vary_acquisition).
+    and look as if they came from other detectors and archives (--vary_acquisition, --mix_styles).
     A small segmenter finds the lungs, and the film is cropped to the box around them; where it
     finds none the whole film is used. The model records the crop and carries the segmenter, so that
     evaluate and predict_batch see the same pixels. With --crop none the network sees whole films.
@@ -130,7 +137,7 @@ def train(
 
     Examples:
         python -m jobs.train --phase a
-        python -m jobs.train --phase b --epochs 12 --lr 5e-5
+        python -m jobs.train --phase b --epochs 12 --lr 3e-4
         python -m jobs.train --phase a --backbone resnet18 --scheduler cosine --epochs 8
     """
     overrides = Overrides(
@@ -151,6 +158,7 @@ def train(
         precision=precision,
         crop=crop,
         vary_acquisition=vary_acquisition,
+        mix_styles=mix_styles,
         checkpoint_path=checkpoint_path,
         cluster=cluster,
     )

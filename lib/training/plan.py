@@ -34,7 +34,7 @@ PHASES: dict[Phase, PhaseDefaults] = {
     ),
     "b": PhaseDefaults(
         epochs=8,
-        lr=1e-4,
+        lr=5e-4,
         scheduler="cosine",
         freeze_backbone=True,
         fine_tune_last_block=True,
@@ -116,6 +116,7 @@ class Plan:
     views: int | None = None  # augmented views per film in the cache; None: as many as fit
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
     crop: Crop = "none"  # lungs: the network sees the box around the lungs
+    mix_styles: bool = False  # of the feature maps below the last block
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -129,6 +130,8 @@ class Plan:
         del settings["cached"]
         if self.crop == "none":  # the fingerprints of earlier versions
             del settings["crop"]
+        if not self.mix_styles:
+            del settings["mix_styles"]
         if self.augmentation.acquisition is None:
             del settings["augmentation"]["acquisition"]
         return settings
@@ -142,6 +145,7 @@ def plan_of(
     views: int | None = None,
     precision: PrecisionChoice = "auto",
     vary_acquisition: bool = True,
+    mix_styles: bool = True,
     checkpoint_path: Path | None = None,
     cluster: str = "",
     **settings: Any,
@@ -181,6 +185,7 @@ def plan_of(
         views=views,
         precision=precision,
         augmentation=Augmentation(acquisition=Acquisition() if vary_acquisition else None),
+        mix_styles=mix_styles and chosen["fine_tune_last_block"],
         **chosen,
         **settings,
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lib.network import checkpoints
+from lib.network.choices import Phase
 from lib.training.films import SplitFilms
 from lib.training.folds import Folds, wanted_by
 from lib.training.machines import Machines
@@ -18,8 +19,9 @@ from tests.training.plans import SETTINGS
 
 
 @pytest.mark.parametrize("more", [{}, {"vary_acquisition": False}, {"crop": "lungs"}])
-def test_the_plan_in_config_json_is_read_as_it_was(more: dict[str, Any]) -> None:
-    plan = plan_of("a", Overrides(epochs=3), **SETTINGS | more)
+@pytest.mark.parametrize("phase", ["a", "b"])
+def test_the_plan_in_config_json_is_read_as_it_was(phase: Phase, more: dict[str, Any]) -> None:
+    plan = plan_of(phase, Overrides(epochs=3), **SETTINGS | more)
     recorded = {"plan": plan.resolved(2, "fp32")}
     assert _plan(recorded) == replace(plan, views=2, precision="fp32")
 

@@ -31,7 +31,7 @@ def test_phase_a_trains_the_head_and_phase_b_the_last_block_from_phase_a() -> No
     }
     assert asdict(PHASES["b"]) == {
         "epochs": 8,
-        "lr": 1e-4,
+        "lr": 5e-4,
         "scheduler": "cosine",
         "freeze_backbone": True,
         "fine_tune_last_block": True,
@@ -102,7 +102,17 @@ def test_the_settings_of_a_run_have_the_views_and_the_precision_in_use() -> None
     settings = _plan(precision="auto").resolved(3, "bf16")
     assert settings["views"] == 3
     assert settings["precision"] == "bf16"
-    assert set(settings) == {field.name for field in fields(Plan)} - {"cached", "crop"}
+    assert set(settings) == {field.name for field in fields(Plan)} - {
+        "cached",
+        "crop",
+        "mix_styles",
+    }
+
+
+def test_styles_are_mixed_only_where_the_last_block_is_trained() -> None:
+    assert "mix_styles" not in _plan("a").resolved(3, "bf16")
+    assert _plan("b").resolved(3, "bf16")["mix_styles"]
+    assert "mix_styles" not in _plan("b", mix_styles=False).resolved(3, "bf16")
 
 
 def test_the_crop_is_a_setting_of_a_run_only_where_there_is_one() -> None:
