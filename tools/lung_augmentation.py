@@ -16,6 +16,7 @@ from tools.lung_net import ORIENTATIONS, SIDE
 TURNED = 0.15  # share of films turned by a quarter, a half or three quarters
 INVERTED = 0.08
 COMPRESSED = 0.3
+ALWAYS_WHOLE = 0.35  # share of films that are augmented at full strength to the end
 LUNGLESS = ORIENTATIONS.index("no lungs")
 
 
@@ -25,14 +26,16 @@ def batch_of(
     """Augmented films `(B, 1, 128, 128)` in 0 to 255, targets `(B, 2, 128, 128)` in 0 to 1 and
     orientations `(B,)`.
 
-    `strength` scales every change but quarter turns and inversion; 0 leaves the others out.
+    `strength` scales every change but quarter turns and inversion; 0 leaves the others out. A share
+    of the films keeps the full strength.
     """
     grey = torch.from_numpy(films.grey[rows]).float()[:, None]
     target = torch.from_numpy(films.target[rows]).float() / 255
     turns = _turns(len(rows), rng)
-    grey, target = _moved(grey, target, turns, rng, strength)
-    grey = _exposed(_shaded(grey, rng, strength), rng, strength)
-    grey = _compressed(_blurred(_marked(grey, rng, strength), rng, strength), rng, strength)
+    strengths = torch.where(_chance(len(rows), ALWAYS_WHOLE, rng), 1.0, strength)
+    grey, target = _moved(grey, target, turns, rng, strengths)
+    grey = _exposed(_shaded(grey, rng, strengths), rng, strengths)
+    grey = _compressed(_blurred(_marked(grey, rng, strengths), rng, strengths), rng, strengths)
     lungless = torch.from_numpy(films.lungless[rows])
     return grey, target, torch.where(lungless, LUNGLESS, turns)
 
@@ -68,12 +71,12 @@ def _uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tenso
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=rng)
 
 
-def _chance(count: int, share: float, rng: torch.Generator) -> Tensor:
+def _chance(count: int, share: float | Tensor, rng: torch.Generator) -> Tensor:
     return torch.rand(count, 1, 1, 1, generator=rng) < share
 
 
 def _moved(
-    grey: Tensor, target: Tensor, turns: Tensor, rng: torch.Generator, strength: float
+    grey: Tensor, target: Tensor, turns: Tensor, rng: torch.Generator, strength: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scale each axis, rotate, shift. What comes in from outside is black, white, grey or the
     film's edge drawn out.
@@ -83,6 +86,7 @@ def _moved(
     def draw(low: float, high: float) -> Tensor:
         return _uniform(count, low, high, rng).flatten()
 
+    strength = strength.flatten()
     angle = strength * draw(-0.22, 0.22) * (draw(0, 1) < 0.7) + turns * (math.pi / 2)
     scale = torch.exp(strength * draw(-0.25, 0.55))  # above 1: smaller lungs
     stretch = torch.exp(strength * draw(-0.16, 0.16))
@@ -106,7 +110,7 @@ def _field(count: int, cells: int, rng: torch.Generator) -> Tensor:
     return functional.interpolate(knots, (SIDE, SIDE), mode="bilinear", align_corners=True)
 
 
-def _shaded(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+def _shaded(grey: Tensor, rng: torch.Generator, strength: Tensor) -> Tensor:
     """Uneven exposure, and now and then a soft opacity as disease or a breast throws it."""
     count = len(grey)
     grey = grey * (1 + strength * _uniform(count, 0, 0.22, rng) * _field(count, 3, rng))
@@ -114,7 +118,7 @@ def _shaded(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     return grey + strength * opacity * _chance(count, 0.4, rng)
 
 
-def _exposed(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+def _exposed(grey: Tensor, rng: torch.Generator, strength: Tensor) -> Tensor:
     count = len(grey)
     gamma = torch.exp(strength * _uniform(count, -0.7, 0.7, rng))
     grey = 255 * (grey.clamp(0, 255) / 255) ** gamma
@@ -124,7 +128,7 @@ def _exposed(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     return torch.where(_chance(count, INVERTED, rng), 255 - grey, grey)
 
 
-def _marked(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+def _marked(grey: Tensor, rng: torch.Generator, strength: Tensor) -> Tensor:
     """Borders, markers and covered rectangles; those that reach into the lungs stay small."""
     places = torch.arange(SIDE)
     count = len(grey)
@@ -144,7 +148,7 @@ def _marked(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     return torch.where(frame & _chance(count, strength * 0.2, rng), level, grey)
 
 
-def _blurred(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+def _blurred(grey: Tensor, rng: torch.Generator, strength: Tensor) -> Tensor:
     count = len(grey)
     soft = functional.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
     amount = strength * _uniform(count, -0.5, 1, rng)  # below 0: sharper
@@ -152,10 +156,10 @@ def _blurred(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
     return torch.lerp(grey, soft, amount) + strength * noise * _chance(count, 0.5, rng)
 
 
-def _compressed(grey: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+def _compressed(grey: Tensor, rng: torch.Generator, strength: Tensor) -> Tensor:
     """Whole grey levels, and for a share the losses of JPEG."""
     levels = grey.clamp(0, 255).round().byte()
-    chosen = torch.rand(len(grey), generator=rng) < strength * COMPRESSED
+    chosen = torch.rand(len(grey), generator=rng) < strength.flatten() * COMPRESSED
     for row in torch.nonzero(chosen).flatten().tolist():
         file = io.BytesIO()
         quality = int(torch.randint(15, 80, (1,), generator=rng))
