@@ -10,10 +10,11 @@ from lib.evaluation.evaluation import Options, stored_operating_point
 from lib.evaluation.films import Elsewhere, EvaluationSet
 from lib.evaluation.home import scores_at_home
 from lib.evaluation.model import Scored
-from lib.evaluation.predictions import LabelledPredictions, share_unlike
+from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.recalibration import SiteFilms, set_up
 from lib.evaluation.request import Request
 from lib.evaluation.results import External, HomeScores
+from lib.evaluation.tables import share_unlike
 from lib.prediction.calibration import Calibration
 from lib.prediction.classes import ABNORMAL
 from lib.prediction.prediction import Prediction

@@ -9,8 +9,9 @@ from typing import Any
 from lib.dataset.duplicates import near_duplicates
 from lib.dataset.manifest import FilmRecord, read_manifest, read_split_digest
 from lib.evaluation.films import LabelledFilm, LeftOut, films_of_split
-from lib.evaluation.predictions import read_predictions, share_unlike
+from lib.evaluation.predictions import read_predictions
 from lib.evaluation.results import Estimate, HomeScores, ScoredModel
+from lib.evaluation.tables import share_unlike
 from lib.images.measure import LOW_CONTRAST
 
 COPY = {

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lib.prediction.rows import BETWEEN_REASONS
-from lib.prediction.triage import UNLIKE
 from lib.run.errors import JobError
 
 PROBABILITY = "prob_"  # columns prob_<CLASS>
@@ -100,12 +98,6 @@ def classes_of(table: pd.DataFrame) -> list[str]:
     """Class names in the order of the probability columns."""
     names = [str(column) for column in table.columns]
     return [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
-
-
-def share_unlike(predictions: pd.DataFrame) -> float:
-    """Share of the films with a prediction that are out of distribution."""
-    reasons = predictions["reasons"][predictions["prediction"].ne("")]
-    return float(reasons.map(lambda text: UNLIKE in text.split(BETWEEN_REASONS)).mean())
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

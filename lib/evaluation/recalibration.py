@@ -20,11 +20,11 @@ from lib.evaluation.evaluation import Options
 from lib.evaluation.films import EvaluationSet, LabelledFilm
 from lib.evaluation.model import Scored
 from lib.evaluation.operating_point import cases_and_scores, has_both_sides, rates_of
-from lib.evaluation.predictions import Floats, Ints, LabelledPredictions, share_unlike
+from lib.evaluation.predictions import Floats, Ints, LabelledPredictions
 from lib.evaluation.request import Request
 from lib.evaluation.results import Rates, Recalibration, SiteScores
 from lib.evaluation.site_model import require_free, write_site_model
-from lib.evaluation.tables import labelled_cells, write_predictions
+from lib.evaluation.tables import labelled_cells, share_unlike, write_predictions
 from lib.prediction.calibration import Calibration, Reference
 from lib.prediction.classes import ABNORMAL
 from lib.prediction.fitting import (

@@ -13,7 +13,8 @@ from lib.evaluation.predictions import read_predictions
 from lib.evaluation.request import Request
 from lib.images.reader import Film
 from lib.prediction.prediction import Prediction
-from lib.prediction.rows import RowSchema, row_of
+from lib.prediction.rows import BETWEEN_REASONS, RowSchema, row_of
+from lib.prediction.triage import UNLIKE
 from lib.run import console
 from lib.storage import atomic
 
@@ -99,3 +100,9 @@ def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, st
         **origin,
         **{name: cells[name] for name in behind},
     }
+
+
+def share_unlike(predictions: pd.DataFrame) -> float:
+    """Share of the films with a prediction that are out of distribution."""
+    reasons = predictions["reasons"][predictions["prediction"].ne("")]
+    return float(reasons.map(lambda text: UNLIKE in text.split(BETWEEN_REASONS)).mean())

@@ -4,7 +4,6 @@ import copy
 import errno
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.network.backbones import Backbone
-from lib.network.bfloat16 import correct_biases, keep_in_fp32
-from lib.network.numerics import Grey
+from lib.network.bfloat16 import keep_in_fp32
 from lib.network.openvino import ov, simplify
 
 
@@ -89,11 +87,8 @@ def save_graph(model: Any, path: Path) -> None:
         raise
 
 
-def write_graphs(
-    folder: Path, exact: Any, rounded: Any, layers: list[Any], calibration: Sequence[Grey]
-) -> None:
-    """Write `exact` as fp32.xml, then `rounded` with corrected biases in `layers` as bf16.xml."""
-    save_graph(exact, folder / "fp32.xml")
-    correct_biases(rounded, layers, calibration)
-    save_graph(rounded, folder / "bf16.xml")
+def write_graphs(folder: Path, graph: Any) -> None:
+    """Write `graph` as fp32.xml, and as bf16.xml with the marks for bfloat16."""
+    for precision in ("fp32", "bf16"):
+        save_graph(graph, folder / f"{precision}.xml")
     keep_in_fp32(folder / "bf16.xml")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lib.network.artifact import LARGEST_SHIFT, Agreement, Int8, ModelManifest
 from lib.network.backbones import Backbone, to_input
-from lib.network.bfloat16 import CONVOLUTIONS_IN_FP32, convolutions_of
 from lib.network.checkpoints import Checkpoint
 from lib.network.choices import TAPS, Precision, Tap
 from lib.network.conversion import convert, with_grey_input, write_graphs
@@ -32,7 +31,7 @@ Item = TypeVar("Item")
 # Takes the unpublished folder, logits (N, classes) and features (N, F); may write files into it;
 # returns the calibration for model.json.
 Calibrate = Callable[[Path, Floats, Floats], dict[str, Any]]
-CALIBRATION_FILMS = 64  # validation films that the bias correction is measured on
+CALIBRATION_FILMS = 64  # validation films that int8 is calibrated on
 AGREEMENT_FILMS = 2048  # validation films that precision and calibration are measured on
 LARGEST_DIFFERENCE = 1e-4  # in any probability, between PyTorch and the fp32 graph
 
@@ -111,7 +110,7 @@ def write_model(
     """Write `folder` whole: the graphs of `network`, which holds the checkpoint's weights, and
     model.json.
 
-    `films` are validation films: they calibrate bfloat16 and int8 and measure how these agree with
+    `films` are validation films: they calibrate int8 and measure how bfloat16 and int8 agree with
     fp32. Without them bfloat16 is only used on request, and there is no int8. Phase A has none
     either: phase B replaces its model. `frozen_graphs` names the folder that
     `taps.write_taps` wrote and the output that was trained on: only the trained layers are
@@ -129,11 +128,10 @@ def write_model(
         copy_segmenter(partial, checkpoint.segmenter)
     calibration_films = sample(films, CALIBRATION_FILMS)
     if frozen_graphs:
-        _write_joined(partial, *frozen_graphs, network, calibration_films)
+        graph = _joined(*frozen_graphs, network)
     else:
         graph = with_features_and_maps(with_grey_input(_WithCut(network), checkpoint.architecture))
-        layers = convolutions_of(graph)[CONVOLUTIONS_IN_FP32:]
-        write_graphs(partial, graph, graph, layers, calibration_films)
+    write_graphs(partial, graph)
     _require_agreement(partial, network, checkpoint.architecture, films, cores)
     agreement, int8, calibration = None, None, None
     if films:
@@ -167,18 +165,12 @@ def write_model(
     return manifest
 
 
-def _write_joined(
-    folder: Path, frozen: Path, tap: Tap, network: nn.Sequential, calibration: Sequence[Grey]
-) -> None:
+def _joined(frozen: Path, tap: Tap, network: nn.Sequential) -> Any:
     head = network.get_submodule("head")
     trained = head if tap == "pooled" else nn.Sequential(network.get_submodule("last_block"), head)
     shape = json.loads((frozen / "shapes.json").read_text())[tap]
     graph = convert(trained, torch.zeros(1, *shape))
-    rounded = graph.clone()
-    layers = convolutions_of(rounded)
-    exact = with_features_and_maps(join(frozen / "fp32.xml", TAPS.index(tap), graph))
-    joined = with_features_and_maps(join(frozen / "bf16.xml", TAPS.index(tap), rounded))
-    write_graphs(folder, exact, joined, layers, calibration)
+    return with_features_and_maps(join(frozen / "fp32.xml", TAPS.index(tap), graph))
 
 
 def _measured_int8(

@@ -1,16 +1,13 @@
 """The frozen backbone as a graph with two outputs, and the trained layers joined to it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from lib.network.backbones import Backbone
-from lib.network.bfloat16 import CONVOLUTIONS_IN_FP32, convolutions_of
 from lib.network.choices import TAPS
 from lib.network.conversion import with_grey_input, write_graphs
-from lib.network.numerics import Grey
 from lib.network.openvino import core, ov
 from lib.storage.atomic import write_json
 
@@ -34,16 +31,14 @@ class Taps(nn.Module):
         return cut, nn.functional.adaptive_avg_pool2d(self.last_block(cut), 1)
 
 
-def write_taps(
-    folder: Path, network: nn.Sequential, backbone: Backbone, calibration: Sequence[Grey]
-) -> None:
+def write_taps(folder: Path, network: nn.Sequential, backbone: Backbone) -> None:
     """Write the graphs of `Taps(network)`: fp32.xml/.bin, bf16.xml/.bin and shapes.json.
 
-    They take films `(1, 1, side, side) uint8`; `Graph` reshapes the batch. `calibration` are films
-    for the bias correction. The network is not changed.
+    They take films `(1, 1, side, side) uint8`; `Graph` reshapes the batch. The network is
+    not changed.
     """
     graph = with_grey_input(Taps(network), backbone)
-    write_graphs(folder, graph, graph, convolutions_of(graph)[CONVOLUTIONS_IN_FP32:], calibration)
+    write_graphs(folder, graph)
     shapes = [list(output.shape)[1:] for output in graph.outputs]
     write_json(folder / "shapes.json", dict(zip(TAPS, shapes, strict=True)))
 

@@ -17,16 +17,13 @@ from lib.network.numerics import Grey
 from lib.training.augmentation import VIEW_SEED, augment
 from lib.training.cache_room import fill_cache
 from lib.training.feature_cache import CacheKey, FrozenFeatures
-from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms, generated_films
+from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
 from lib.training.machines import Machines
 from lib.training.plan import Plan
 from lib.workers.threads import map_ordered
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 VALIDATION_BATCH = 64
-CALIBRATION_FILMS = (
-    16  # generated films that the bias correction of the frozen layers is measured on
-)
 
 
 def freeze(network: nn.Sequential, plan: Plan) -> tuple[nn.Module, nn.Module]:
@@ -104,13 +101,12 @@ def features_of(
 ) -> FrozenFeatures:
     """The frozen layers of a plan's network, applied to the films of `split`; nothing is computed.
 
-    `caches` are parents of all keys' folders: the first is written to, all are read. bfloat16 is
-    calibrated on generated films, so that the frozen layers do not depend on the split.
+    `caches` are parents of all keys' folders: the first is written to, all are read.
     """
     reader, backbone = FilmReader.of(plan), BACKBONES[plan.backbone]
 
     def write_graphs(folder: Path) -> None:
-        taps.write_taps(folder, network, backbone, generated_films(reader, CALIBRATION_FILMS))
+        taps.write_taps(folder, network, backbone)
 
     state = network.state_dict().items()
     key = CacheKey(

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image
-
-from lib.dataset import synthetic
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.images.files import find_files
@@ -95,18 +91,6 @@ class FilmReader:
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "
                 "from ingest."
             ) from error
-
-
-def generated_films(reader: FilmReader, count: int) -> list[Grey]:
-    """Films of invented patients as the network sees them, the same for every collection."""
-    side = decoded_side(reader.input_side, "lungs" if reader.segmenter else "none")
-    films = []
-    for number in range(count):
-        label = synthetic.CLASSES[number % len(synthetic.CLASSES)]
-        whole = Image.fromarray(synthetic.draw(label, (0, number), (1, number)))
-        square = whole.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        films.append(reader.view_of(np.asarray(square)))
-    return films
 
 
 _compilation = threading.Lock()

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def two_sources(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     groups = {row.path: row.group for row in read_split(data)}
     numbers = {group: number for number, group in enumerate(sorted(set(groups.values())))}
     records = [
-        FilmRecord(**{**vars(record), "source": f"hospital{numbers[groups[record.path]] % 2}"})
+        replace(record, source=f"hospital{numbers[groups[record.path]] % 2}")
         for record in read_manifest(data)
     ]
     write_rows(data / "raw" / "manifest.csv", records, FilmRecord)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.network import backbones, bfloat16, checkpoints, conversion, export, weights
+from lib.network import backbones, checkpoints, conversion, export, weights
 from lib.network.artifact import ModelManifest
 from lib.network.backbones import BACKBONES, to_input
 from lib.network.checkpoints import Checkpoint
@@ -78,7 +78,7 @@ def taps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Sequential]
     torch.manual_seed(0)
     network = backbones.build(LITE0, 3, weights._packaged_file(LITE0)).eval()
     folder = tmp_path_factory.mktemp("taps")
-    write_taps(folder, network, LITE0, _films(4, 224))
+    write_taps(folder, network, LITE0)
     return folder, network
 
 
@@ -118,39 +118,6 @@ def test_what_was_trained_joined_to_the_frozen_graph_is_the_whole_network(
     if native_precision() == "bf16":
         assert card.bf16 is not None
         assert card.bf16.films == 6
-
-
-def test_bias_correction_brings_rounded_weights_closer(
-    taps: tuple[Path, nn.Sequential], tmp_path: Path
-) -> None:
-    """The graph for bfloat16, with its weights rounded, computed in fp32: only the correction
-    differs.
-    """
-    folder, network = taps
-    (tmp_path / "uncorrected").mkdir()
-    write_taps(tmp_path / "uncorrected", network, LITE0, [])
-    films = _films(6, 224)
-    exact = _stream(Graph(folder, "fp32", 1), films, 1)
-    errors = []
-    for source in (folder, tmp_path / "uncorrected"):
-        rounded = tmp_path / f"rounded_{source.name}"
-        rounded.mkdir()
-        _round_weights(source / "bf16.xml", rounded / "fp32.xml")
-        errors.append(
-            np.abs(_stream(Graph(rounded, "fp32", 1), films, 1).mean(0) - exact.mean(0)).mean()
-        )
-    assert errors[0] < 0.6 * errors[1]
-
-
-def _round_weights(source: Path, target: Path) -> None:
-    from lib.network.openvino import core, opset, ov
-
-    graph = core().read_model(source)
-    for layer in bfloat16.convolutions_of(graph)[bfloat16.CONVOLUTIONS_IN_FP32 :]:
-        weights = np.array(layer.input_value(1).get_node().get_data())
-        rounded = torch.from_numpy(weights).to(torch.bfloat16).to(torch.float32).numpy()
-        layer.input(1).replace_source_output(opset.constant(rounded).output(0))
-    ov.save_model(graph, target, compress_to_fp16=False)
 
 
 def test_a_graph_that_answers_differently_is_not_published(

