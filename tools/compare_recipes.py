@@ -21,7 +21,6 @@ from sklearn.metrics import roc_auc_score
 
 from lib.network.backbones import BACKBONES
 from lib.network.weights import weights_file
-from lib.settings import BACKBONE
 from lib.storage.atomic import sha256_of
 from lib.training.films import LabelledFilm, Part, SplitFilms
 from lib.training.folds import Folds, Probabilities, wanted_by
@@ -123,7 +122,9 @@ def main(options: argparse.Namespace) -> None:
             found.append(scores(collection.target[numbers], answers))
         for score in found[0]:
             values = [one[score] for one in found]
-            print(f"{name}: {score} {np.mean(values):.3f} ± {np.std(values):.3f}", flush=True)
+            print(
+                f"{name}: {score} {np.mean(values):.3f}, by seed {np.round(values, 3)}", flush=True
+            )
 
 
 if __name__ == "__main__":
@@ -134,7 +135,7 @@ if __name__ == "__main__":
     parser.add_argument("--work", type=Path, required=True, help="folder for cached features")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folds", default="", help="part of the names of the folds to run")
-    parser.add_argument("--backbone", default=BACKBONE.default)
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--crop", default="lungs")
     parser.add_argument("--lr", type=float, help="of Phase B")
     parser.add_argument("--epochs", type=int, help="of Phase B")

@@ -90,11 +90,8 @@ class ModelManifest:
     def write(self, folder: Path) -> None:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
-        for field in (
-            "crop",
-            "int8",
-            "site",
-        ):  # without them earlier versions read the folder as well
+        # without them earlier versions read the folder as well
+        for field in ("crop", "int8", "site"):
             if content[field] == getattr(ModelManifest, field):
                 del content[field]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})

@@ -68,7 +68,7 @@ def convert(module: nn.Module, example: Tensor) -> Any:
     graph = ov.convert_model(
         module, example_input=example, input=[ov.PartialShape(list(example.shape))]
     )
-    # folds BatchNorm and padding into the convolutions, where the bias correction expects them
+    # folds BatchNorm and padding into the convolutions, where the quantisation to int8 expects them
     simplify(graph, cf=True)
     return graph
 
