@@ -391,7 +391,7 @@ def test_under_cron_a_second_run_yields_and_a_dead_one_blocks_nobody(
     _wait(lambda: _is_held(tmp_path / "out/.today.csv.lock"), 75)
     # The first run stands still with its lock held until the second has come and gone, and is then
     # killed outright.
-    (first,) = _children_at_work(checkout)
+    first = _at_work(checkout)
     os.kill(first, signal.SIGSTOP)
     (tmp_path / "second.go").touch()
     _wait(lambda: codes.exists() and codes.read_text() == "second 75\n")
@@ -412,9 +412,12 @@ def test_under_cron_a_second_run_yields_and_a_dead_one_blocks_nobody(
     assert all("unlike the training films" in line for line in others)  # noise is no film
 
 
-def _children_at_work(checkout: Path) -> list[int]:
-    """Processes, as this namespace numbers them, that run predict_batch in the checkout."""
-    found = []
+def _at_work(checkout: Path) -> int:
+    """The one process, as this namespace numbers it, that runs predict_batch in the checkout.
+
+    A process that it is just starting bears its command line too, between fork and exec.
+    """
+    parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
@@ -423,7 +426,9 @@ def _children_at_work(checkout: Path) -> list[int]:
                 and words[0].endswith(b"python")
                 and (process / "cwd").resolve() == checkout
             ):
-                found.append(int(process.name))
+                status = (process / "status").read_text()
+                parents[int(process.name)] = int(status.split("PPid:")[1].split()[0])
         except OSError:
             continue
-    return found
+    (first,) = (number for number, parent in parents.items() if parent not in parents)
+    return first
