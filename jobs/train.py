@@ -73,7 +73,7 @@ def train(
     even_exposure: Annotated[
         bool,
         Flag(
-            "with --crop lungs, give the lungs of every film the same mean and deviation of grey "
+            "with --crop lungs, give the crop of every film the same mean and deviation of grey "
             "levels"
         ),
     ] = True,
@@ -121,8 +121,8 @@ def train(
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
     and look as if they came from other detectors and archives (--vary_acquisition, --mix_styles).
     A small segmenter finds the lungs, and the film is cropped to the box around them; where it
-    finds none the whole film is used. The lungs of every film get the same mean and deviation of
-    grey levels (--even_exposure). The model records both and carries the segmenter, so that
+    finds none the whole film is used. Every crop gets the same mean and deviation of grey levels
+    (--even_exposure). The model records both and carries the segmenter, so that
     evaluate and predict_batch see the same pixels. With --crop none the network sees whole films as
     they are exposed. Frozen layers keep their parameters and their BatchNorm statistics. Phase B
     counts Phase A's score as epoch 0, so it is never worse on validation.

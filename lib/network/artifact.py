@@ -74,7 +74,7 @@ class ModelManifest:
     made_with: dict[str, str]  # package → version
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
     crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
-    even_exposure: bool = False  # of the lungs
+    even_exposure: bool = False  # crops get the same mean and deviation of grey levels
     int8: Int8 | None = None  # None: made without VNNI or films, or by phase A
     site: str = ""  # place that the calibration was fitted at; empty: validation films at home
 

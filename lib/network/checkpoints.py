@@ -34,7 +34,7 @@ class Checkpoint:
     segmenter: str = (
         ""  # digest of the lung segmenter that films were cropped with; "": whole films
     )
-    even_exposure: bool = False  # of the lungs
+    even_exposure: bool = False  # every crop has the same mean and deviation
 
     @property
     def digest(self) -> str:

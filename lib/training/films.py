@@ -53,7 +53,7 @@ class FilmReader:
 
     input_side: int  # pixels
     segmenter: str = ""  # digest of the lung segmenter that films are cropped with; "": whole films
-    even_exposure: bool = False  # of the lungs
+    even_exposure: bool = False  # crops get the same mean and deviation of grey levels
 
     @staticmethod
     def of(plan: Plan) -> "FilmReader":

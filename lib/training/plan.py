@@ -116,7 +116,7 @@ class Plan:
     views: int | None = None  # augmented views per film in the cache; None: as many as fit
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
     crop: Crop = "none"  # lungs: the network sees the box around the lungs
-    even_exposure: bool = False  # of the lungs in that box
+    even_exposure: bool = False  # of that box: the same mean and deviation of grey levels
     mix_styles: bool = False  # of the feature maps below the last block
     augmentation: Augmentation = field(default_factory=Augmentation)
 
