@@ -108,11 +108,14 @@ def _chosen(films: Counts, order: NDArray[np.int64], target: NDArray[np.float64]
     """The groups that a side takes, in this order, until its classes have about `target` films.
 
     First it takes groups that fit whole, then those that bring it closer to its target. Groups with
-    more than half of what the side wants of a class come last, or one patient could be most of it.
+    more than half of what the side wants of a class come last, or one patient could be most of it;
+    not where most films of a class are in such groups.
     """
     if not target.all():
         return []
-    is_large = np.any(films > target / 2, axis=1)[order]
+    fills_half = films > target / 2
+    is_exception = (films * fills_half).sum(axis=0) < films.sum(axis=0) / 2
+    is_large = np.any(fills_half & is_exception, axis=1)[order]
     filled = np.zeros(len(target))
     chosen: list[int] = []
     left: list[int] = []
