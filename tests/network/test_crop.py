@@ -9,7 +9,15 @@ from PIL import Image
 
 from lib.dataset import synthetic
 from lib.images.decode import read_grey
-from lib.network.crop import LungCropper, crop_to_lungs, decoded_side
+from lib.network.crop import (
+    EVEN_DEVIATION,
+    EVEN_MEAN,
+    LEAST_DEVIATION,
+    LungCropper,
+    crop_to_lungs,
+    decoded_side,
+    evenly_exposed,
+)
 from lib.network.lungs import (
     FILES,
     FOLDER,
@@ -76,6 +84,22 @@ def test_a_film_without_lungs_is_used_whole() -> None:
     assert view.lungs.box is None
     whole = Image.fromarray(noise).resize((224, 224), Image.Resampling.BILINEAR)
     assert np.array_equal(view.grey, np.asarray(whole))
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(1.0, 0), (0.4, 20), (0.7, 70)])
+def test_views_look_alike_however_the_film_was_exposed(
+    phantom: np.ndarray, gain: float, shift: int
+) -> None:
+    view = evenly_exposed((phantom * gain + shift).clip(0, 255).astype(np.uint8))
+    assert view.mean() == pytest.approx(EVEN_MEAN, abs=3)
+    assert view.std() == pytest.approx(EVEN_DEVIATION, abs=4)
+    assert np.abs(view.astype(int) - evenly_exposed(phantom)).mean() < 2
+
+
+def test_a_flat_film_is_not_stretched_to_noise() -> None:
+    flat = np.full((224, 224), 90, np.uint8)
+    flat[::2] += 1
+    assert np.ptp(evenly_exposed(flat)) <= np.ceil(EVEN_DEVIATION / LEAST_DEVIATION)
 
 
 def test_threads_and_streams_do_not_change_a_view(phantom: np.ndarray) -> None:
