@@ -14,7 +14,7 @@ from lib.dataset.joined import Joining, films_of, join, joined, records_to_join
 from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import LabelledFiles
 from lib.dataset.manifest import FilmRecord, write_rows
-from lib.dataset.raw import RawPlan, earlier_records
+from lib.dataset.raw import RawPlan, earlier_records, record_of
 from lib.dataset.sources import Source
 from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
@@ -200,8 +200,8 @@ def _examine(
     threads: int,
     look: Callable[[Path], Examination],
     seconds: float,
-) -> dict[str, Examination]:
-    """Decode and measure the copies that need it, in worker processes. By origin.
+) -> dict[str, FilmRecord]:
+    """Decode and measure the copies that need it, in worker processes. Rows by origin.
 
     Bytes that were measured before, under another name or label, are not decoded again.
     """
@@ -216,7 +216,9 @@ def _examine(
         seconds,
     )
     tracked = console.track(examinations, "measuring films", len(films))
-    return known | dict(zip((film.film.origin for film in films), tracked, strict=True))
+    return known | {
+        film.film.origin: record_of(film, seen) for film, seen in zip(films, tracked, strict=True)
+    }
 
 
 def _origin_of(source: Source, joined_raw: Path | None) -> dict[str, str]:

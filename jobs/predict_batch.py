@@ -211,9 +211,8 @@ def predict_batch(
             classifier_of(request, films) as classifier,
             Results(request, films, classifier.schema, classifier.options) as results,
         ):
-            missing = results.missing()
-            rows = classifier.classify(results.names, missing)
-            for index, classified in console.track(rows, "films", len(missing)):
+            rows = classifier.classify(results.names, results.missing())
+            for index, classified in console.track(rows, "films", results.number_missing):
                 results.add(index, classified)
             counts = results.publish()
             if drift:

@@ -58,11 +58,12 @@ def split(
     data/split.csv.
 
     Films of one patient, identical bytes and near-duplicates stay on one side; the classes are
-    balanced across the sides. A contradiction is one film under two labels: the same bytes, or the
-    same film at another size or in another coding. --on_contradiction decides which copies are
-    excluded. With --hold_out the test films are those of one source, which training never sees:
-    what they score says more about another hospital than films of the same sources do. The folders
-    are swapped when the new split is whole: no file of an earlier split stays.
+    balanced across the sides. Films that are added later leave nearly all others on their sides. A
+    contradiction is one film under two labels: the same bytes, or the same film at another size or
+    in another coding. --on_contradiction decides which copies are excluded. With --hold_out the
+    test films are those of one source, which training never sees: what they score says more about
+    another hospital than films of the same sources do. The folders are swapped when the new split
+    is whole: no file of an earlier split stays.
 
     Examples:
         python -m jobs.split
@@ -108,6 +109,7 @@ def split(
         sides = splitting.draw_splits(
             [film.label for film in drawn],
             [group_of[film.path] for film in drawn],
+            [film.sha256 for film in drawn],
             val_fraction,
             test_fraction,
             seed,

@@ -35,7 +35,7 @@ class _File:
 
 def films_of(records: Sequence[FilmRecord], raw: Path) -> list[FoundFilm]:
     """The films of data/raw as those of a source, so that an ingest keeps them."""
-    return [FoundFilm(record.origin, raw / record.path, record.label) for record in records]
+    return [FoundFilm(record.origin, str(raw / record.path), record.label) for record in records]
 
 
 def records_to_join(data_dir: Path) -> list[FilmRecord]:
@@ -95,7 +95,7 @@ def join(
         else:
             there.add((file.sha256, label))
             origin = f"{MARK}{file.sha256[:12]}/{label}/{origin_of(file.path, root)}"
-            joining.films.append(FoundFilm(origin, file.path, label))
+            joining.films.append(FoundFilm(origin, str(file.path), label))
     if len(joining.without_file) == len(table.rows):
         raise JobError(
             f"--labels {table.path}: none of its {len(table.rows)} films is in {root}, the first "

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -89,8 +90,8 @@ class RawPlan:
         """Whether data/raw holds these films and no others, all of them measured."""
         return len(self.measured) == len(self.films) == len(self.earlier)
 
-    def known(self, staging: Path, threads: int) -> dict[str, Examination]:
-        """By origin: what an earlier run measured in the same bytes, under another name or label.
+    def known(self, staging: Path, threads: int) -> dict[str, FilmRecord]:
+        """Rows by origin of bytes that an earlier run measured, under another name or label.
 
         Only staged files with the size of a known film are read.
         """
@@ -108,7 +109,7 @@ class RawPlan:
             if record and _names_its_patient(planned.film.origin) >= _names_its_patient(
                 record.origin
             ):
-                found[planned.film.origin] = _examination_in(record)
+                found[planned.film.origin] = record_of(planned, _examination_in(record))
         return found
 
     def stage(self, staging: Path, raw: Path, source: Source, follow_links: bool) -> dict[str, str]:
@@ -142,16 +143,13 @@ class RawPlan:
         return {planned.film.origin: reason for planned, reason in pairs if reason}
 
     def records(
-        self, examinations: Mapping[str, Examination], refused: Mapping[str, str]
+        self, examined: Mapping[str, FilmRecord], refused: Mapping[str, str]
     ) -> list[FilmRecord]:
         """Rows of the manifest, sorted by path. Both mappings are by origin."""
         rows = (
             planned.measured
-            or record_of(
-                planned,
-                examinations.get(planned.film.origin)
-                or Examination(problem=refused[planned.film.origin]),
-            )
+            or examined.get(planned.film.origin)
+            or record_of(planned, Examination(problem=refused[planned.film.origin]))
             for planned in self.films
         )
         return sorted(rows, key=lambda record: record.path)
@@ -167,7 +165,7 @@ def record_of(planned: PlannedFilm, seen: Examination) -> FilmRecord:
         dhash=seen.measured.dhash,
         width=seen.measured.width,
         height=seen.measured.height,
-        mode=seen.measured.mode,
+        mode=sys.intern(seen.measured.mode),
         bytes=seen.bytes,
         tint=seen.measured.tint,
         brightness=seen.measured.brightness,

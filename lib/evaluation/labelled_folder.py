@@ -110,7 +110,7 @@ def films_in_table(
             continue
         if name in films and films[name].label != label:
             raise table.two_labels(row, label, row_of[name], films[name].label)
-        film = FoundFilm(origin_of(files[name], root), files[name], label)
+        film = FoundFilm(origin_of(files[name], root), str(files[name]), label)
         films[name], row_of[name] = film, row
         patients[film.origin] = row.patient
     known, unknown = _by_class([films[name] for name in sorted(films)], classes)

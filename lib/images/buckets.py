@@ -3,23 +3,24 @@
 import errno
 import re
 import tempfile
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lib.images.files import is_passed_over
+from lib.images.listing import Listing, Page
 from lib.images.reader import Film, FilmReader, Reader
 from lib.run.errors import JobError, UnreadableFilmError, UsageError, mapped
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
 from lib.workers.processes import start_server
 
+S3 = ("s3", "s3a")  # protocols
 LARGEST_OBJECT = 128_000_000  # bytes; larger objects are not fetched
 CONNECT_SECONDS = 5.0  # S3; botocore tries a request twice, and s3fs tries that twice
 READ_SECONDS = 15.0  # without a byte of the response; less than FILE_TIMEOUT
@@ -65,39 +66,71 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        """List the films. An S3 store that does not answer is an error after a minute.
+        """List the films; of an S3 store, those that a first request finds, the others meanwhile.
+
+        An S3 store that does not answer is an error after a minute.
 
         Raises:
             JobError: no object is there, or the store does not answer.
         """
         self._protocol = url.partition("://")[0]
+        self._single = ""  # name of the only film, if the URL is that of an object
+        self._passed_over = 0
         with _store_errors(url):
             store = _file_system(self._protocol)
             self.prepare()
-            root = store._strip_protocol(url).rstrip("/")
-            try:
-                objects = store.find(root, detail=True)
-            except FileNotFoundError:
-                objects = {}
-        if not objects:
+            self.root = store._strip_protocol(url).rstrip("/")
+            pages = _pages_of_s3(store, self.root) if self._protocol in S3 else iter(())
+            first = next(pages, [])
+            if not _is_sorted(first):
+                first, pages = self._all_objects(store), iter(())
+        if not first:
             raise JobError(
                 f"{url}: no object found. Check the name; an empty folder needs an object "
                 "of no bytes whose name ends in /."
             )
-        is_single = set(objects) == {root} and objects[root]["type"] == "file"
-        if is_single:
-            root = root.rpartition("/")[0]
-        self.root = root
-        names = {
-            path.removeprefix(f"{root}/"): info
-            for path, info in objects.items()
-            if not _is_folder_marker(path, root, info)
-        }
-        films = sorted(name for name in names if is_single or not is_passed_over(name))
-        self.names: Sequence[str] = films
-        self.passed_over = len(names) - len(films)
-        self._sizes = array("q", (int(names[name]["size"] or 0) for name in films))
-        self._times = array("q", (_nanoseconds(names[name]) for name in films))
+        self._listing: Listing | None = Listing(self._films(url, chain([first], pages)))
+
+    def _all_objects(self, store: Any) -> "Objects":
+        """All objects at once, in order. A single object's folder becomes the root."""
+        try:
+            found = store.find(self.root, detail=True)
+        except FileNotFoundError:
+            return []
+        if set(found) == {self.root} and found[self.root]["type"] == "file":
+            self.root, _, self._single = self.root.rpartition("/")
+        return sorted(found.items())
+
+    def _films(self, url: str, pages: Iterable["Objects"]) -> Iterator[Page]:
+        """The films among the objects, page by page."""
+        with _store_errors(url):
+            for objects in pages:
+                films = []
+                for path, info in objects:
+                    name = path.removeprefix(f"{self.root}/")
+                    if _is_folder_marker(path, self.root, info):
+                        continue
+                    if name != self._single and is_passed_over(name):
+                        self._passed_over += 1
+                        continue
+                    films.append((name, Stamp(int(info["size"] or 0), _nanoseconds(info))))
+                yield films
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Inputs`."""
+        return () if self._listing is None else self._listing
+
+    @property
+    def is_listed(self) -> bool:
+        """See `Inputs`."""
+        return self._listing is None or self._listing.is_complete
+
+    @property
+    def passed_over(self) -> int:
+        """See `Inputs`. Waits for the last name."""
+        len(self.names)
+        return self._passed_over
 
     def source(self, name: str, listed: Stamp | None = None) -> RemoteFilm:
         """See `Inputs`."""
@@ -109,10 +142,7 @@ class Bucket:
 
     def stamp(self, name: str) -> Stamp:
         """See `Inputs`."""
-        index = bisect_left(self.names, name)
-        if index == len(self.names) or self.names[index] != name:
-            return Stamp()  # a row of an earlier run; the object is gone
-        return Stamp(self._sizes[index], self._times[index])
+        return Stamp() if self._listing is None else self._listing.stamp(name)
 
     def sha256(self, name: str) -> str:
         """See `Inputs`."""
@@ -129,7 +159,7 @@ class Bucket:
     def without_names(self) -> "Bucket":
         """See `Inputs`."""
         other = copy(self)
-        other.names, other._sizes, other._times = (), array("q"), array("q")
+        other._listing = None
         return other
 
     def prepare(self) -> None:
@@ -212,7 +242,7 @@ def _file_system(protocol: str) -> Any:
     from fsspec.config import conf
 
     options: dict[str, Any] = {}
-    if protocol in ("s3", "s3a"):  # else a silent store would block the job for an hour
+    if protocol in S3:  # else a silent store would block the job for an hour
         configured = conf.get(protocol, {}).get("config_kwargs", {})
         retries = {"total_max_attempts": 2, "mode": "standard"}
         options = {
@@ -229,6 +259,37 @@ def _file_system(protocol: str) -> Any:
     if options:
         store.retries = 2
     return store
+
+
+Objects = Sequence[tuple[str, Mapping[str, Any]]]  # paths with what fsspec knows of each
+
+
+def _pages_of_s3(store: Any, root: str) -> Iterator[Objects]:
+    """The objects below `root`, up to a thousand per request; none if `root` is no folder."""
+    bucket, folder, _ = store.split_path(root)
+    prefix = f"{folder}/" if folder else ""
+    token: dict[str, str] = {}
+    while bucket:
+        try:
+            answer = store.call_s3(
+                "list_objects_v2", Bucket=bucket, Prefix=prefix, **token, **store.req_kw
+            )
+        except FileNotFoundError:
+            return
+        contents = answer.get("Contents", [])
+        yield [
+            (f"{bucket}/{found['Key']}", found | {"type": "file", "size": found["Size"]})
+            for found in contents
+        ]
+        if not answer.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+
+def _is_sorted(objects: Objects) -> bool:
+    """Whether names follow one another, of at least one object."""
+    paths = [path for path, _ in objects]
+    return bool(paths) and all(one < other for one, other in pairwise(paths))
 
 
 def _require_answer(url: str) -> None:

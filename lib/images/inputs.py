@@ -18,7 +18,11 @@ class Inputs(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Sorted; `/` between folders."""
+        """Sorted; `/` between folders. Their number may have to wait for the listing."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether all names are there: their number is known at once."""
 
     @property
     def passed_over(self) -> int:
@@ -107,6 +111,11 @@ class Folder:
             folders = tuple(f"{output}/" for output in outputs)
             names = [n for n in names if n not in outputs and not n.startswith(folders)]
         return Folder(root, names, passed_over, None if follow_links else root.resolve())
+
+    @property
+    def is_listed(self) -> bool:
+        """See `Inputs`."""
+        return True
 
     def source(self, name: str, listed: Stamp | None = None) -> Path:  # noqa: ARG002
         """See `Inputs`."""

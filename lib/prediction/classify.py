@@ -1,5 +1,7 @@
 """Films to rows: on one machine, or shared out over the nodes of a cluster."""
 
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,7 +47,7 @@ class FilmClassifier(Protocol):
     options: PredictOptions  # with the precision that was chosen for "auto"
 
     def classify(
-        self, names: Sequence[str], indices: Sequence[int]
+        self, names: Sequence[str], indices: Iterable[int]
     ) -> Iterator[tuple[int, Classified]]:
         """The films `names[index]` for each of `indices`, in any order, with their index."""
 
@@ -123,16 +125,33 @@ class Classifier:
         return self._predictor.answers(self._readers, sources)
 
     def classify(
-        self, names: Sequence[str], indices: Sequence[int]
+        self, names: Sequence[str], indices: Iterable[int]
     ) -> Iterator[tuple[int, Classified]]:
         """See `FilmClassifier`; in the order of `indices`."""
-        return self.classify_tasks([(index, names[index], None) for index in indices])
+        return self.classify_tasks((index, names[index], None) for index in indices)
 
-    def classify_tasks(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Classified]]:
-        """One row per task, in order."""
-        sources = (self._films.source(name, stamp) for _, name, stamp in tasks)
-        for (index, name, _), prediction in zip(tasks, self.predict(sources), strict=True):
+    def classify_tasks(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Classified]]:
+        """One row per task, in order. Tasks are taken as films can be read.
+
+        Where the tasks end with an error, such as a listing that breaks off, the films before it
+        are finished first.
+        """
+        read: deque[Task] = deque()
+        errors: list[JobError] = []
+
+        def sources() -> Iterator[Any]:
+            try:
+                for task in tasks:
+                    read.append(task)
+                    yield self._films.source(task[1], task[2])
+            except JobError as error:
+                errors.append(error)
+
+        for prediction in self.predict(sources()):
+            index, name, _ = read.popleft()
             yield index, self._classified(name, prediction)
+        if errors:
+            raise errors[0]
 
     def _classified(self, name: str, prediction: Prediction) -> Classified:
         row = row_of(name, prediction, self._triage, self.manifest.name)
@@ -209,9 +228,10 @@ class ClusterClassifier:
             yield from local.predict(sources)
 
     def classify(
-        self, names: Sequence[str], indices: Sequence[int]
+        self, names: Sequence[str], indices: Iterable[int]
     ) -> Iterator[tuple[int, Classified]]:
         """See `FilmClassifier`; in the order in which the nodes finish."""
+        indices = array("q", indices)
         if not indices:
             return
         factory = WorkerFactory(

@@ -1,6 +1,6 @@
 """The rows of one run: journal, table, maps and processed contents behind one interface."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lib.images.inputs import Inputs
@@ -37,6 +37,7 @@ class Results:
         self._sample = draw(self.names, options.sample, options.seed)
         self._table = tables.table_of(request.output, schema.columns, request.rows_per_file)
         self._journal = Journal(self._table, self.names, self._belongs_to())
+        self._reused = 0  # rows of an interrupted run
 
     def __enter__(self) -> "Results":
         """Open the journal.
@@ -45,19 +46,22 @@ class Results:
             JobError: it holds rows of another model or of other settings.
         """
         self._journal.__enter__()
-        reused = self._journal.open(self._request.resume, self._is_current)
-        if reused:
-            console.say(
-                f"an interrupted run left {reused} of {len(self.names)} rows; they are reused."
-            )
+        self._reused = self._journal.open(self._request.resume, self._is_current)
+        if self._reused:
+            rows = f"{self._reused} of {len(self.names)} rows"
+            console.say(f"an interrupted run left {rows}; they are reused.")
         return self
 
     def __exit__(self, *error: object) -> None:
         self._journal.__exit__(*error)
 
-    def missing(self) -> Sequence[int]:
+    def missing(self) -> Iterable[int]:
         """Indices of the `names` that have no row yet."""
         return self._journal.missing()
+
+    def number_missing(self) -> int | None:
+        """How many names had no row at first; None while they are still being listed."""
+        return len(self.names) - self._reused if self._films.is_listed else None
 
     def add(self, index: int, film: Classified) -> None:
         """Keep the row of `names[index]`, and its map."""

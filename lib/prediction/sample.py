@@ -15,4 +15,4 @@ def draw(names: Sequence[str], number: int, seed: int) -> frozenset[str]:
     def rank(name: str) -> bytes:
         return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
 
-    return frozenset(heapq.nsmallest(number, names, key=rank))
+    return frozenset(heapq.nsmallest(number, names, key=rank) if number else ())

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -108,13 +108,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     _print(grid)
 
 
-def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Yield `items` and show the progress.
+def track(
+    items: Iterable[Item], what: str, total: int | Callable[[], int | None]
+) -> Iterator[Item]:
+    """Yield `items` and show the progress. A `total` that is not known yet is None when asked for.
 
     A bar on a terminal, a line every 15 seconds elsewhere, nothing with --quiet.
     """
+    number = total if callable(total) else lambda: total
     if sys.stderr is not None and sys.stderr.isatty() and not _is_quiet():
-        yield from _track_with_bar(items, what, total)
+        yield from _track_with_bar(items, what, number)
         return
     first = last = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -124,15 +127,23 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
             first = now
         elif now - last >= SECONDS_BETWEEN_PLAIN_LINES:
             last = now
-            left = (now - first) / (done - 1) * (total - done)
-            show(f"{what}: {done} of {total}, about {left:.0f} s left")
+            if (known := number()) is None:
+                show(f"{what}: {done}, and more are being listed")
+            else:
+                left = (now - first) / (done - 1) * (known - done)
+                show(f"{what}: {done} of {known}, about {left:.0f} s left")
 
 
-def _track_with_bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+def _track_with_bar(
+    items: Iterable[Item], what: str, total: Callable[[], int | None]
+) -> Iterator[Item]:
     text, bar = TextColumn("{task.description}"), BarColumn()
     columns = (text, bar, MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=what)
+        task = progress.add_task(what, total=total())
+        for item in items:
+            yield item
+            progress.update(task, advance=1, total=total())
 
 
 def _is_quiet() -> bool:

@@ -13,6 +13,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, BinaryIO
 
@@ -35,7 +36,8 @@ class Journal:
     """
 
     def __init__(self, table: Table, names: Sequence[str], belongs_to: Mapping[str, Any]) -> None:
-        """`names` are sorted; one of the table's columns is `error`.
+        """`names` are sorted; a new journal takes them as they come. One of the table's columns is
+        `error`.
 
         `belongs_to` describes model and settings as JSON; a journal with another one is refused.
         """
@@ -44,8 +46,8 @@ class Journal:
         self._codec = LineCodec(table.columns)
         self._error = [column.name for column in table.columns].index("error")
         self._belongs_to = dict(belongs_to)
-        self._offsets = array("q", [-1]) * len(names)  # of each name's row in the file; -1: none
-        self._failures = bytearray(len(names))  # rows with an error per name; 2 stands for more
+        self._offsets = array("q")  # of each name's row in the file; -1 or beyond the end: none
+        self._failures = bytearray()  # rows with an error per name; 2 stands for more
         self._file: BinaryIO | None = None
         self._unflushed, self._last_flush = 0, 0.0
 
@@ -81,8 +83,13 @@ class Journal:
             self._flush()
         return sum(offset >= 0 for offset in self._offsets)
 
-    def missing(self) -> Sequence[int]:
-        """Indices of the names without a row; those whose row has an error come last."""
+    def missing(self) -> Iterable[int]:
+        """Indices of the names without a row; those whose row has an error come last.
+
+        In a new journal they come as the names do.
+        """
+        if not self._offsets:
+            return (index for index, _ in enumerate(self.names))
         without = array("q", (index for index, offset in enumerate(self._offsets) if offset < 0))
         failed = array("q", (index for index in without if self._failures[index]))
         return array("q", (index for index in without if not self._failures[index])) + failed
@@ -96,6 +103,7 @@ class Journal:
         line = self._codec.encode(record)
         offset = self._file.tell()
         self._file.write(b"%d,%d,%b" % (stamp.size, stamp.mtime_ns, line))
+        self._offsets.extend(repeat(-1, index + 1 - len(self._offsets)))
         self._offsets[index] = offset
         self._unflushed += 1
         is_late = time.monotonic() - self._last_flush > SECONDS_PER_FLUSH
@@ -143,6 +151,8 @@ class Journal:
             if not header.endswith(b"\n"):
                 return 0
             self._require_same(belongs_to)
+            self._offsets = array("q", [-1]) * len(self.names)
+            self._failures = bytearray(len(self.names))
             end = len(header)
             for line in file:
                 try:

@@ -82,5 +82,6 @@ def _drawn(
     """Numbers of the films on each side of a new split."""
     labels, groups = [film.label for film in every], [film.group or film.name for film in every]
     fractions = [len(side) / len(every) for side in (films.validation, films.films)]
-    sides = draw_splits(labels, groups, fractions[0], fractions[1], seed)
+    digests = [film.record.sha256 for film in every]
+    sides = draw_splits(labels, groups, digests, fractions[0], fractions[1], seed)
     return {name: [row for row, side in enumerate(sides) if side == name] for name in SPLITS}

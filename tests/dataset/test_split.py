@@ -1,11 +1,16 @@
 """Contradictions, groups and the draw."""
 
+import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lib.dataset import contradictions, duplicates, split
@@ -137,6 +142,23 @@ def test_a_regex_that_is_broken_or_matches_nothing_is_wrong_usage(pattern: str) 
         patients([_record("A/1.png")], pattern)
 
 
+def _draw(
+    labels: Sequence[str], groups: Sequence[str], val: float, test: float, seed: int
+) -> list[str]:
+    """`draw_splits` of films whose digests are made of their group and their number in it."""
+    numbers: Counter[str] = Counter()
+    digests = []
+    for group in groups:
+        digests.append(hashlib.sha256(f"{group} {numbers[group]}".encode()).hexdigest())
+        numbers[group] += 1
+    return split.draw_splits(labels, groups, digests, val, test, seed)
+
+
+def _of(numbers: Sequence[int], column: Sequence[str]) -> list[str]:
+    """The values of some rows."""
+    return [column[number] for number in numbers]
+
+
 def _population(seed: int) -> tuple[list[str], list[str]]:
     rng = np.random.default_rng(seed)
     labels: list[str] = []
@@ -152,7 +174,7 @@ def _population(seed: int) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_draw_is_stratified_and_keeps_groups_whole(seed: int) -> None:
     labels, groups = _population(seed)
-    places = split.draw_splits(labels, groups, 0.1, 0.2, seed)
+    places = _draw(labels, groups, 0.1, 0.2, seed)
     sides = {
         group: {place for place, g in zip(places, groups, strict=True) if g == group}
         for group in set(groups)
@@ -167,14 +189,14 @@ def test_the_draw_is_stratified_and_keeps_groups_whole(seed: int) -> None:
 
 def test_the_draw_depends_on_the_seed_alone() -> None:
     labels, groups = _population(0)
-    first = split.draw_splits(labels, groups, 0.1, 0.1, 1)
-    assert first == split.draw_splits(labels, groups, 0.1, 0.1, 1)
-    assert first != split.draw_splits(labels, groups, 0.1, 0.1, 2)
+    first = _draw(labels, groups, 0.1, 0.1, 1)
+    assert first == _draw(labels, groups, 0.1, 0.1, 1)
+    assert first != _draw(labels, groups, 0.1, 0.1, 2)
 
 
 def test_groups_of_every_size_reach_every_side() -> None:
     labels, groups = _population(0)
-    places = split.draw_splits(labels, groups, 0.2, 0.2, 0)
+    places = _draw(labels, groups, 0.2, 0.2, 0)
     sizes = Counter(groups)
     for place in split.SPLITS:
         assert {sizes[group] for group, p in zip(groups, places, strict=True) if p == place} == {
@@ -186,9 +208,61 @@ def test_groups_of_every_size_reach_every_side() -> None:
         }
 
 
+def test_one_large_group_does_not_fill_a_side() -> None:
+    labels, groups = ["A"] * 100, ["crowd"] * 15 + [f"g{number}" for number in range(85)]
+    for seed in range(20):
+        places = _draw(labels, groups, 0.1, 0.1, seed)
+        assert places[0] == "train"
+        assert Counter(places) == {"train": 80, "val": 10, "test": 10}
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32), order=st.randoms(use_true_random=False))
+def test_the_order_of_the_films_does_not_matter(seed: int, order: Random) -> None:
+    labels, groups = _population(seed % 7)
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(len(labels))]
+    places = split.draw_splits(labels, groups, digests, 0.1, 0.1, seed)
+    shuffled = list(range(len(labels)))
+    order.shuffle(shuffled)
+    labels, groups, digests = (_of(shuffled, column) for column in (labels, groups, digests))
+    again = split.draw_splits(labels, groups, digests, 0.1, 0.1, seed)
+    assert again == [places[number] for number in shuffled]
+
+
+@given(seed=st.integers(0, 2**32), films=st.integers(60, 300), new=st.integers(1, 20))
+def test_a_new_film_moves_at_most_one_film_across_each_border(
+    seed: int, films: int, new: int
+) -> None:
+    labels = ["AAB"[number % 3] for number in range(films + new)]
+    groups = [str(number) for number in range(films + new)]
+    before = _draw(labels[:films], groups[:films], 0.1, 0.2, seed)
+    after = _draw(labels, groups, 0.1, 0.2, seed)
+    moved = [(old, now) for old, now in zip(before, after, strict=False) if old != now]
+    assert all("train" in pair for pair in moved)
+    assert len(moved) <= 2 * new
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_percent_more_patients_move_about_one_percent_of_the_films(seed: int) -> None:
+    labels, groups = _population(seed)
+    kept = [number for number, group in enumerate(groups) if group not in ("g7", "g70", "g77")]
+    before = _draw(_of(kept, labels), _of(kept, groups), 0.1, 0.1, seed)
+    after = _draw(labels, groups, 0.1, 0.1, seed)
+    moved = sum(after[number] != place for number, place in zip(kept, before, strict=True))
+    assert moved <= 0.025 * len(labels)
+
+
+def test_a_fraction_of_one_side_leaves_the_other_side_as_it_is() -> None:
+    labels, groups = _population(0)
+    few, many = _draw(labels, groups, 0.1, 0.1, 0), _draw(labels, groups, 0.2, 0.1, 0)
+    pairs = Counter(zip(few, many, strict=True))
+    assert pairs["test", "test"] == few.count("test") == many.count("test")
+    assert pairs["val", "val"] >= 0.97 * few.count("val")
+
+
 def test_too_few_films_of_a_class_are_an_error_that_names_it() -> None:
     with pytest.raises(JobError, match="class RARE has 2 films"):
-        split.draw_splits(["A"] * 50 + ["RARE"] * 2, [str(n) for n in range(52)], 0.1, 0.1, 0)
+        _draw(["A"] * 50 + ["RARE"] * 2, [str(n) for n in range(52)], 0.1, 0.1, 0)
 
 
 def test_dhash_is_blind_to_size_and_exposure() -> None:

@@ -58,7 +58,9 @@ def at_home(**sides: Path) -> HomeFilms:
     """A split with one film on each side."""
     films = {}
     for side, path in sides.items():
-        planned = PlannedFilm(FoundFilm(path.name, path, "NORMAL"), f"NORMAL/{path.name}", None)
+        planned = PlannedFilm(
+            FoundFilm(path.name, str(path), "NORMAL"), f"NORMAL/{path.name}", None
+        )
         record = record_of(planned, examine(path, 10**8))
         films[side] = [LabelledFilm(path.name, path, "NORMAL", path.name, "", record)]
     return HomeFilms(films)

@@ -200,6 +200,60 @@ def test_a_place_lists_the_names_of_a_folder(inbox: Path) -> None:
     assert not listed.sha256("zzz")
 
 
+def _list_names_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the store answer with so many names per request."""
+    monkeypatch.setattr(buckets._file_system("s3"), "req_kw", {"MaxKeys": number})
+
+
+def test_films_are_classified_while_the_others_are_listed(
+    chain: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{name}.png" for name in ("A", "a", "a/b", "ä", "漢", "\U0001fac1")]
+    for number, name in enumerate(names):
+        put(f"in/{name}", film(tmp_path / f"{number}.png", seed=number, side=64))
+    assert bucket("s3://films/in", chain, tmp_path / "whole.csv") == 0
+    _list_names_at_once(monkeypatch, 2)
+    was_read = threading.Event()
+    waited = []
+
+    def before(environ: dict[str, Any]) -> None:
+        if environ["PATH_INFO"].endswith(".png"):
+            was_read.set()
+        if "continuation-token" in environ["QUERY_STRING"]:
+            waited.append(was_read.wait(60))
+
+    store.before = before
+    assert bucket("s3://films/in", chain, tmp_path / "x.csv") == 0
+    assert waited == [True, True]
+    assert list(_rows(tmp_path / "x.csv")) == sorted(names)
+    assert (tmp_path / "x.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_listing_that_breaks_off_keeps_the_rows_of_what_was_listed(
+    chain: Path,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = film(tmp_path / "one.png", side=64)
+    for number in range(40):
+        put(f"in/{number:02}.png", one)
+    _list_names_at_once(monkeypatch, 30)
+
+    def before(environ: dict[str, Any]) -> None:
+        if "continuation-token" in environ["QUERY_STRING"]:
+            _hang_up(environ)
+
+    store.before = before
+    assert bucket("s3://films/in", chain, tmp_path / "x.csv") == 1
+    assert "s3://films does not answer" in capsys.readouterr().err
+    store.before = lambda _: None
+    assert bucket("s3://films/in", chain, tmp_path / "x.csv") == 0
+    assert "an interrupted run left 30 of 40 rows" in capsys.readouterr().out
+    assert list(_rows(tmp_path / "x.csv")) == [f"{number:02}.png" for number in range(40)]
+
+
 def test_a_single_object_is_an_input(chain: Path, inbox: Path, tmp_path: Path) -> None:
     assert bucket("s3://films/inner/other.png", chain, tmp_path / "x.csv") == 0
     assert list(_rows(tmp_path / "x.csv")) == ["other.png"]
