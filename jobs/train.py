@@ -77,13 +77,6 @@ def train(
             "levels"
         ),
     ] = True,
-    mix_styles: Annotated[
-        bool,
-        Flag(
-            "where the last block is trained, give films the means and deviations that the feature "
-            "maps of other films have"
-        ),
-    ] = True,
     cache: Annotated[
         Literal["on", "off"],
         Flag(
@@ -119,7 +112,7 @@ def train(
 
     Films are converted to grey, resized to the backbone's input and normalised with its statistics.
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
-    and look as if they came from other detectors and archives (--vary_acquisition, --mix_styles).
+    and look as if they came from other detectors and archives (--vary_acquisition).
     A small segmenter finds the lungs, and the film is cropped to the box around them; where it
     finds none the whole film is used. Every crop gets the same mean and deviation of grey levels
     (--even_exposure). The model records both and carries the segmenter, so that
@@ -167,7 +160,6 @@ def train(
         crop=crop,
         even_exposure=even_exposure,
         vary_acquisition=vary_acquisition,
-        mix_styles=mix_styles,
         checkpoint_path=checkpoint_path,
         cluster=cluster,
     )

@@ -108,7 +108,7 @@ def main(options: argparse.Namespace) -> None:
     overrides = Overrides(epochs=options.epochs, lr=options.lr)
     settings = SETTINGS | {"backbone": options.backbone, "crop": options.crop, "seed": 0}
     settings["even_exposure"] = options.even_exposure
-    last_block = plan_of("b", overrides, mix_styles=options.mix_styles, **settings)
+    last_block = plan_of("b", overrides, **settings)
     recipe = Recipe(plan_of("a", Overrides(), **settings), last_block, weights.digest)
     folds = Folds(recipe, split, Machines(cpus=options.cpus))
     folds.fill(wanted_by(recipe, split), options.work, 0)
@@ -140,7 +140,6 @@ if __name__ == "__main__":
     parser.add_argument("--crop", default="lungs")
     parser.add_argument("--lr", type=float, help="of Phase B")
     parser.add_argument("--epochs", type=int, help="of Phase B")
-    for change in ("even_exposure", "mix_styles"):
-        parser.add_argument(f"--{change}", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--even_exposure", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--cpus", type=int, default=0)
     main(parser.parse_args())

@@ -16,7 +16,6 @@ from lib.run.errors import JobError, StoppedBySignal
 from lib.training.batches import BatchSource, freeze
 from lib.training.plan import Plan
 from lib.training.run_folder import EpochScores
-from lib.training.style import mix_styles
 
 SECONDS_BETWEEN_SAVES = 60.0  # work that a kill costs at most, besides the current batch
 
@@ -186,8 +185,6 @@ class Trainer:
         self._save()
 
     def _step(self, features: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-        if self.plan.mix_styles:
-            features = mix_styles(features)
         in_bf16 = self.batches.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):  # weights and loss stay fp32
             logits = self.trained(features).float()

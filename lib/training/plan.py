@@ -117,7 +117,6 @@ class Plan:
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
     crop: Crop = "none"  # lungs: the network sees the box around the lungs
     even_exposure: bool = False  # of that box: the same mean and deviation of grey levels
-    mix_styles: bool = False  # of the feature maps below the last block
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -131,9 +130,8 @@ class Plan:
         del settings["cached"]
         if self.crop == "none":  # the fingerprints of earlier versions
             del settings["crop"]
-        for name in ("even_exposure", "mix_styles"):
-            if not settings[name]:
-                del settings[name]
+        if not self.even_exposure:
+            del settings["even_exposure"]
         if self.augmentation.acquisition is None:
             del settings["augmentation"]["acquisition"]
         return settings
@@ -147,7 +145,6 @@ def plan_of(
     views: int | None = None,
     precision: PrecisionChoice = "auto",
     vary_acquisition: bool = True,
-    mix_styles: bool = True,
     crop: Crop = "none",
     even_exposure: bool = True,
     checkpoint_path: Path | None = None,
@@ -189,7 +186,6 @@ def plan_of(
         views=views,
         precision=precision,
         augmentation=Augmentation(acquisition=Acquisition() if vary_acquisition else None),
-        mix_styles=mix_styles and chosen["fine_tune_last_block"],
         crop=crop,
         even_exposure=even_exposure and crop == "lungs",
         **chosen,

@@ -1,7 +1,7 @@
 """The recipe of a trained model: the recorded plans of the runs that led to it."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ def _config(runs_dir: Path, phase: Phase) -> dict[str, Any]:
 def _plan(config: dict[str, Any]) -> Plan:
     """The plan in a config.json, as `Plan.resolved` wrote it."""
     settings = config["plan"]
+    unknown = sorted(set(settings) - {field.name for field in fields(Plan)})
+    if unknown:
+        raise NotRepeatableError(
+            f"another version of the program trained this model, with {', '.join(unknown)}"
+        )
     varied = settings["augmentation"].get("acquisition")
     if varied:
         varied = Acquisition(**{**varied, "jpeg": tuple(varied["jpeg"])})

@@ -26,6 +26,12 @@ def test_the_plan_in_config_json_is_read_as_it_was(phase: Phase, more: dict[str,
     assert _plan(recorded) == replace(plan, views=2, precision="fp32")
 
 
+def test_a_setting_of_another_version_is_named() -> None:
+    settings = plan_of("a", Overrides(), **SETTINGS).resolved(2, "fp32")
+    with pytest.raises(NotRepeatableError, match="another version .* with mixing"):
+        _plan({"plan": settings | {"mixing": True}})
+
+
 def _checkpoint(chain: Path, phase: str) -> checkpoints.Checkpoint:
     return checkpoints.load(chain / "runs" / f"phase_{phase}" / "best_efficientnet_lite0.pt")
 

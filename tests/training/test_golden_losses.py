@@ -57,7 +57,6 @@ def _plan(cache: bool) -> Plan:
         views=3 if cache else None,
         precision=FP32,
         vary_acquisition=False,
-        mix_styles=False,
         **SMALL,
     )
 

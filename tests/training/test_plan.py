@@ -106,14 +106,7 @@ def test_the_settings_of_a_run_have_the_views_and_the_precision_in_use() -> None
         "cached",
         "crop",
         "even_exposure",
-        "mix_styles",
     }
-
-
-def test_styles_are_mixed_only_where_the_last_block_is_trained() -> None:
-    assert "mix_styles" not in _plan("a").resolved(3, "bf16")
-    assert _plan("b").resolved(3, "bf16")["mix_styles"]
-    assert "mix_styles" not in _plan("b", mix_styles=False).resolved(3, "bf16")
 
 
 def test_the_crop_is_a_setting_of_a_run_only_where_there_is_one() -> None:
