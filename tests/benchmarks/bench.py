@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,8 @@ from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_sp
 from lib.storage.atomic import link_or_copy
 from lib.workers.cores import usable_cores, usable_memory
 from tests.benchmarks import made_up, million
+from tests.benchmarks.peers import compare
+from tests.benchmarks.rows import Row, Skipped, at_least, at_most
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL_FILMS = PROJECT.parent / "shared" / "xrays"
@@ -54,55 +56,17 @@ class Size:
     made_up_films: int
     kinds: tuple[str, ...] = ("large JPEG", "1024 px PNG", "256 px PNG")  # of predicted films
     growth_phases: str = "ab"
+    peers: tuple[str, ...] = ()  # their names; empty: all
+    install_peers: bool = True
 
 
 FULL = Size(None, (5, 8), 3, 480, 3, 7, (1000, 50_000), 400, 1_000_000)
 QUICK = Size(400, (1, 1), 1, 160, 1, 3, (200, 4000), 100, 10_000)
-TINY = Size(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, 1000, ("1024 px PNG",), "a")  # in the tests
-
-
-@dataclass
-class Row:
-    """One comparison. `ratio` is what the goal is about: above it for speed, below it for memory
-    and growth.
-    """
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    ratio: float
-    goal: str
-    met: bool
-    runs: dict[str, list[float]] = field(default_factory=dict)
-
-
-def at_least(
-    name: str,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    unit: str,
-    goal: float,
-    inverse: bool = False,
-) -> Row:
-    """A row whose ratio must reach `goal`: ours / theirs; for times (`inverse`) theirs / ours."""
-    a, b = median(ours), median(theirs)
-    ratio = b / a if inverse else a / b
-    return Row(
-        name,
-        a,
-        b,
-        unit,
-        ratio,
-        f"≥ {goal:g}",
-        ratio >= goal,
-        {"ours": list(ours), "theirs": list(theirs)},
-    )
-
-
-def at_most(name: str, ours: float, theirs: float, unit: str, goal: float) -> Row:
-    """A row whose ratio ours / theirs must not exceed `goal`."""
-    return Row(name, ours, theirs, unit, ours / theirs, f"≤ {goal:g}", ours / theirs <= goal)
+TINY = Size(  # in the tests
+    *(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, 1000, ("1024 px PNG",), "a"),
+    peers=(compare.TUNED, "fastai, fine_tune"),
+    install_peers=False,
+)
 
 
 class Bench:
@@ -143,8 +107,10 @@ class Bench:
             )
         return time.perf_counter() - began
 
-    def script(self, module: str, *argv: object, ours: bool = False) -> dict[str, Any]:
-        """Run a benchmark script and return what it measured."""
+    def script(
+        self, module: str, *argv: object, ours: bool = False, packages: Path | None = None
+    ) -> dict[str, Any]:
+        """Run a benchmark script, which may import `packages`, and return what it measured."""
         out = self.work / "out.json"
         command = [
             sys.executable,
@@ -155,6 +121,8 @@ class Bench:
             str(out),
         ]
         environment = {**self.environment, **(ALLOCATOR if ours else {})}
+        if packages:
+            environment["PYTHONPATH"] += f"{os.pathsep}{packages}"
         done = subprocess.run(
             command, env=environment, cwd=self.work, capture_output=True, text=True
         )
@@ -386,6 +354,11 @@ class Bench:
         name = f"scores of {films:,} made-up predictions against 20 s"
         yield at_most(name, cost.cpu, 20, "s", 1)
 
+    def peers(self) -> Iterable[Row | Skipped]:
+        """Whole processes against the programs of others."""
+        yield from compare.prediction(self)
+        yield from compare.training(self)
+
     def films_of(self, kind: str, count: int) -> Path:
         """A folder of `count` hard links to films of one kind, made where the source has none.
 
@@ -474,7 +447,7 @@ def _growth_row(what: str, size: int, runs: Sequence[Callable[[], float]], round
     return row
 
 
-PARTS = ("prediction", "cold", "memory", "growth", "scale", "training")
+PARTS = ("prediction", "cold", "memory", "growth", "scale", "peers", "training")
 
 
 def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "") -> None:
@@ -485,26 +458,30 @@ def bench(out: str = "runs", films: str = "", quick: bool = False, only: str = "
 
 def measure(
     target: Path, films: Path | None, size: Size, parts: Sequence[str] = PARTS
-) -> list[Row]:
+) -> list[Row | Skipped]:
     """Measure `parts` in `target`/bench; write bench.json and bench.png."""
     work = target / "bench"
     bench = Bench(work, films, size)
     print(f"films: {bench.films or 'generated'}; work folder: {work}", flush=True)
     bench.prepare()
-    rows: list[Row] = []
+    results: list[Row | Skipped] = []
     for part in (part for part in PARTS if part in parts):
         for row in getattr(bench, part)():
-            rows.append(row)
+            results.append(row)
+            if isinstance(row, Skipped):
+                print(f"  {row.name}: skipped: {row.why}", flush=True)
+                continue
             values = f"{row.ours:.4g} and {row.theirs:.4g} {row.unit}, ratio {row.ratio:.3g}"
             print(f"  {row.name}: {values}", flush=True)
     shutil.rmtree(work / "runs_training", ignore_errors=True)
-    _show(rows, size)
-    (target / "bench.json").write_text(
-        json.dumps({**_machine(size), "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
-    )
+    _show(results, size)
+    rows = [row for row in results if isinstance(row, Row)]
+    skipped = [row for row in results if isinstance(row, Skipped)]
+    content = {"rows": [asdict(row) for row in rows], "skipped": [asdict(row) for row in skipped]}
+    (target / "bench.json").write_text(json.dumps({**_machine(size), **content}, indent=2) + "\n")
     _draw(rows, target / "bench.png")
     print(f"written: {target / 'bench.json'}, {target / 'bench.png'}")
-    return rows
+    return results
 
 
 def _machine(size: Size) -> dict[str, Any]:
@@ -530,7 +507,7 @@ def _machine(size: Size) -> dict[str, Any]:
     }
 
 
-def _show(rows: Sequence[Row], size: Size) -> None:
+def _show(rows: Sequence[Row | Skipped], size: Size) -> None:
     table = Table(
         title=None if size == FULL else "too few films and epochs for the goals of training",
         title_justify="left",
@@ -538,6 +515,9 @@ def _show(rows: Sequence[Row], size: Size) -> None:
     for column in ("", "jobs", "other", "unit", "ratio", "goal", ""):
         table.add_column(column, justify="left" if not column else "right", overflow="fold")
     for row in rows:
+        if isinstance(row, Skipped):
+            table.add_row(row.name, "", "", "", "", "", f"skipped: {row.why}")
+            continue
         cells = (
             row.name,
             f"{row.ours:.4g}",
@@ -546,7 +526,7 @@ def _show(rows: Sequence[Row], size: Size) -> None:
             f"{row.ratio:.3g}",
             row.goal,
         )
-        table.add_row(*cells, "met" if row.met else "not met")
+        table.add_row(*cells, row.verdict)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
