@@ -53,6 +53,10 @@ def _layout(tuned: bool) -> torch.memory_format:
     return torch.channels_last if tuned else torch.contiguous_format
 
 
+def _arrange(model: Any, tuned: bool) -> None:  # torch does not declare this form of `to`
+    model.to(memory_format=_layout(tuned))
+
+
 def _autocast(tuned: bool) -> torch.autocast:
     """bfloat16 where the CPU has instructions for it, if `tuned`."""
     enabled = tuned and torch.cpu._is_avx512_bf16_supported()
@@ -85,7 +89,7 @@ def train(
     }
     classes = len(folders["train"].classes)
     model = backbones.build(ROW, classes, weights_file(ROW, Path(data) / "cache"))
-    model.to(memory_format=_layout(tuned))
+    _arrange(model, tuned)
     counts = np.bincount(folders["train"].targets, minlength=classes)
     weights = torch.tensor((counts.sum() / (classes * counts)) ** 0.5, dtype=torch.float32)
     criterion = nn.CrossEntropyLoss(weight=weights)
@@ -178,7 +182,8 @@ def predict(data: str, checkpoint: str, out: str, way: str = "plain", tuned: boo
         model = backbones.build(ROW, len(content.classes))
         model.load_state_dict(content.state)
         transform = _plain_transform(augmented=False)
-    model.eval().to(memory_format=_layout(tuned))
+    model.eval()
+    _arrange(model, tuned)
     loader = DataLoader(Folder(data, transform), batch_size=32, num_workers=WORKERS)
     began = time.perf_counter()
     with torch.no_grad(), _autocast(tuned):

@@ -126,7 +126,7 @@ def _compare(
     commands: dict[Peer, Callable[[], object]] = {}
     skipped: list[Skipped] = []
     for peer in peers:
-        if peer.package not in bench.size.peers:
+        if bench.size.peers and peer.name not in bench.size.peers:
             continue
         try:
             commands[peer] = _command(bench, peer, argv, films)

@@ -21,7 +21,9 @@ def predict(data: str, out: str, checkpoint: str, compiled: bool = False) -> Non
     """The class and its probability for each file; `compiled` as with --torchcompile."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(out).parent / "inductor"))
     from timm import create_model
-    from timm.data import create_dataset, create_loader, resolve_data_config
+    from timm.data.config import resolve_data_config
+    from timm.data.dataset_factory import create_dataset
+    from timm.data.loader import create_loader
 
     content = checkpoints.load(Path(checkpoint))
     model = create_model(ROW.architecture, num_classes=len(content.classes)).eval()
