@@ -35,7 +35,8 @@ def folder_with(package: str, cache: Path, install: bool) -> Path | None:
     folder = cache / package
     if (folder / package).is_dir():
         return folder
-    if importlib.util.find_spec(package):
+    spec = importlib.util.find_spec(package)
+    if spec and spec.origin:  # without: any folder of that name
         return None
     if not install:
         raise NotInstalled(f"{package} is not installed")

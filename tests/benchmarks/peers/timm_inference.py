@@ -5,7 +5,6 @@ python -m tests.benchmarks.peers.timm_inference predict --data FOLDER --checkpoi
 """
 
 import json
-import os
 from pathlib import Path
 
 import fire
@@ -19,7 +18,6 @@ from tests.benchmarks.plain import ROW, WORKERS
 
 def predict(data: str, out: str, checkpoint: str, compiled: bool = False) -> None:
     """The class and its probability for each file; `compiled` as with --torchcompile."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(out).parent / "inductor"))
     from timm import create_model
     from timm.data.config import resolve_data_config
     from timm.data.dataset_factory import create_dataset
