@@ -134,9 +134,11 @@ def _compare(
             skipped.append(Skipped(f"{title}: {peer.name}", last_line(str(error))))
     for _ in range(rounds):
         costs.setdefault("", []).append(cost_of(ours))
+        print(f"  {title}: the jobs: {costs[''][-1]}", flush=True)
         for peer, run in list(commands.items()):
             try:
                 costs.setdefault(peer.name, []).append(cost_of(run))
+                print(f"  {title}: {peer.name}: {costs[peer.name][-1]}", flush=True)
             except RuntimeError as error:
                 skipped.append(Skipped(f"{title}: {peer.name}", last_line(str(error))))
                 del commands[peer]
