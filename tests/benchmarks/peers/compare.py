@@ -1,197 +1,162 @@
-"""The jobs against the peers: whole processes, the same films, cores and input size, in turn."""
+"""The jobs against the peers: the same films, cores, input size and batch size, in turn.
 
-import resource
-import time
-from collections.abc import Callable, Iterable, Sequence
+Prediction is timed from the first batch to the last answer, without imports, export or compilation.
+Of the jobs' training everything counts, from the start of the program to the model; of a peer's
+only its epochs with their validation.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import TYPE_CHECKING
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
 from lib.dataset.manifest import read_split
 from tests.benchmarks.peers.packages import NotInstalled, folder_with, last_line
 from tests.benchmarks.rows import Row, Skipped, at_least
-
-if TYPE_CHECKING:
-    from tests.benchmarks.bench import Bench
+from tests.benchmarks.work import Bench
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A script below tests.benchmarks with its words, and what the jobs are to reach against it."""
+    """A script below tests.benchmarks, and what the jobs are to reach against it."""
 
     name: str
-    package: str
     script: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    package: str = "torch"
     goal: float | None = None
-    prepare: str = ""  # a word of the script that is run once before, not measured
     allocator: bool = False  # with the allocator's settings of the jobs
-    note: str = ""
+    every: int = 1  # trains on each n-th film
 
 
-TUNED = "the plain loop, tuned"
-YOLO = "another network (1.5 M parameters), random weights"
+FASTAI, ULTRALYTICS = "peers.fastai_learner", "peers.ultralytics_classify"
+TIMM = "peers.timm_inference"
+PLAIN = Peer("the plain loop", "plain", goal=12)
+TUNED = Peer("the plain loop, tuned", "plain", ("--tuned",), goal=4, allocator=True)
 TRAINING = (
-    Peer("the plain loop", "torch", "plain", ("train", "--notest"), 12),
-    Peer(TUNED, "torch", "plain", ("train", "--notest", "--tuned"), 4, allocator=True),
-    Peer("fastai, fine_tune", "fastai", "peers.fastai_train", ("train",), note="body trained in B"),
-    Peer("ultralytics, train", "ultralytics", "peers.ultralytics_classify", ("train",), note=YOLO),
+    PLAIN,
+    TUNED,
+    Peer("fastai, fine_tune", FASTAI, package="fastai", every=4),
+    Peer("ultralytics, 1.5 M parameters", ULTRALYTICS, package="ultralytics", every=4),
 )
+OF_ALL_KINDS = {"large JPEG": 12, "1024 px PNG": 8, "256 px PNG": 14}  # goals against PLAIN
+OF_ONE_KIND = "1024 px PNG"
 PREDICTION = (
-    Peer("the plain loop", "torch", "plain", ("predict",), 8),
-    Peer(TUNED, "torch", "plain", ("predict", "--tuned"), allocator=True),
-    Peer(
-        "timm, inference.py",
-        "timm",
-        "peers.timm_inference",
-        ("predict",),
-        note="random weights",
-    ),
-    Peer(
-        "timm, inference.py --torchcompile",
-        "timm",
-        "peers.timm_inference",
-        ("predict", "--compiled"),
-        goal=1,
-        prepare="predict",
-        note="random weights",
-    ),
-    Peer(
-        "ultralytics, predict",
-        "ultralytics",
-        "peers.ultralytics_classify",
-        ("predict",),
-        prepare="export",
-        note=YOLO,
-    ),
-    Peer(
-        "ultralytics, predict with its OpenVINO export",
-        "ultralytics",
-        "peers.ultralytics_classify",
-        ("predict", "--exported"),
-        goal=1,
-        prepare="export",
-        note=YOLO,
-    ),
+    Peer(TUNED.name, "plain", ("--tuned",), allocator=True),
+    Peer("timm, inference.py", TIMM, package="timm"),
+    Peer("timm, compiled", TIMM, ("--compiled",), package="timm", goal=1),
+    Peer("fastai, get_preds", FASTAI, package="fastai"),
+    Peer("ultralytics, 1.5 M parameters", ULTRALYTICS, package="ultralytics"),
+    Peer("ultralytics, OpenVINO export", ULTRALYTICS, ("--exported",), "ultralytics", goal=1),
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a process and of those that it started."""
+class Field:
+    """The peers that run here. One that cannot be installed, or fails, is left out from then on."""
 
-    wall: float
-    cpu: float
-
-
-def training(bench: "Bench") -> Iterable[Row | Skipped]:
-    """Both phases, from the split to the model."""
-    epochs, part = bench.size.epochs, bench.size.training_films
-    data = bench.folder_of(part) if part else bench.data
-    films = sum(row.split == "train" for row in read_split(data))
-    argv = ("--data", data, "--epochs_a", epochs[0], "--epochs_b", epochs[1])
-    title = f"training, {films} films, {epochs[0]}+{epochs[1]} epochs"
-    runs = bench.work / "runs_training"
-    return _compare(bench, title, TRAINING, argv, lambda: bench.train(data, runs, epochs), 1, None)
-
-
-def prediction(bench: "Bench") -> Iterable[Row | Skipped]:
-    """A folder of films of 1024 pixels."""
-    films = bench.size.predicted_films
-    folder = bench.films_of("1024 px PNG", films)
-    checkpoint = bench.runs / "best_efficientnet_lite0.pt"
-    where = ("--output", bench.work / "peers.csv", "--runs_dir", bench.runs)
-    return _compare(
-        bench,
-        f"prediction, {films} films",
-        PREDICTION,
-        ("--data", folder, "--checkpoint", checkpoint),
-        lambda: bench.job("predict_batch", "--input", folder, *where),
-        bench.size.rounds,
-        films,
-    )
-
-
-def _compare(
-    bench: "Bench",
-    title: str,
-    peers: Sequence[Peer],
-    argv: Sequence[object],
-    ours: Callable[[], object],
-    rounds: int,
-    films: int | None,
-) -> Iterable[Row | Skipped]:
-    """A row per peer: seconds, or films per second where `films` are counted."""
-    costs: dict[str, list[Cost]] = {}
-    commands: dict[Peer, Callable[[], object]] = {}
-    skipped: list[Skipped] = []
-    for peer in peers:
-        if bench.size.peers and peer.name not in bench.size.peers:
-            continue
-        try:
-            commands[peer] = _command(bench, peer, argv, films)
-        except (NotInstalled, RuntimeError) as error:
-            skipped.append(Skipped(f"{title}: {peer.name}", last_line(str(error))))
-    for _ in range(rounds):
-        costs.setdefault("", []).append(cost_of(ours))
-        print(f"  {title}: the jobs: {costs[''][-1]}", flush=True)
-        for peer, run in list(commands.items()):
+    def __init__(self, bench: Bench, peers: Iterable[Peer]) -> None:
+        self.bench = bench
+        self.skipped: list[Skipped] = []
+        self.folders: dict[Peer, Path | None] = {}
+        for peer in peers:
             try:
-                costs.setdefault(peer.name, []).append(cost_of(run))
-                print(f"  {title}: {peer.name}: {costs[peer.name][-1]}", flush=True)
-            except RuntimeError as error:
-                skipped.append(Skipped(f"{title}: {peer.name}", last_line(str(error))))
-                del commands[peer]
-    yield from (_row(title, peer, costs[""], costs[peer.name], films) for peer in commands)
-    yield from skipped
+                self.folders[peer] = folder_with(
+                    peer.package, bench.work / "peers", bench.size.install_peers
+                )
+            except NotInstalled as error:
+                self.skipped.append(Skipped(peer.name, str(error)))
+
+    @property
+    def peers(self) -> list[Peer]:
+        return list(self.folders)
+
+    def run(self, peer: Peer, task: str, *argv: object) -> dict[str, Any] | None:
+        """What the script measured; None if it failed."""
+        try:
+            words, folder = (task, *argv, *peer.words), self.folders[peer]
+            return self.bench.script(peer.script, *words, ours=peer.allocator, packages=folder)
+        except RuntimeError as error:
+            self.skipped.append(Skipped(peer.name, last_line(str(error))))
+            del self.folders[peer]
+            return None
 
 
-def _command(
-    bench: "Bench", peer: Peer, argv: Sequence[object], films: int | None
-) -> Callable[[], object]:
-    """The peer, installed and prepared.
+def prediction(bench: Bench) -> Iterable[Row | Skipped]:
+    """Films per second by format; for one format also against the peers."""
+    for kind in bench.size.kinds:
+        folder = bench.films_of(kind, bench.size.predicted_films)
+        with_peers = bench.size.peers and kind == OF_ONE_KIND
+        field = Field(bench, (PLAIN, *(PREDICTION if with_peers else ())))
+        speeds: dict[str, list[float]] = {}
+        for _ in range(bench.size.rounds):
+            for piece in ("predict", "decode", "model"):
+                model = ("--model", bench.runs / "model")
+                done = bench.script("ours", piece, "--data", folder, *model, ours=True)
+                speeds.setdefault(piece, []).append(done["films"] / done["seconds"])
+            for peer in field.peers:
+                checkpoint = ("--checkpoint", bench.runs / "best_efficientnet_lite0.pt")
+                more = checkpoint if peer.script == "plain" else ()
+                if answered := field.run(peer, "predict", "--data", folder, *more):
+                    speed = answered["films"] / answered["seconds"]
+                    speeds.setdefault(peer.name, []).append(speed)
+        ours = speeds["predict"]
+        for peer in field.peers:
+            goal = OF_ALL_KINDS[kind] if peer == PLAIN else peer.goal
+            name = f"prediction, {kind}: {peer.name}"
+            yield at_least(name, ours, speeds[peer.name], "films/s", goal)
+        pieces = zip(speeds["decode"], speeds["model"], strict=True)
+        ceiling = [1 / (1 / decode + 1 / model) for decode, model in pieces]
+        yield at_least(f"prediction, {kind}: its ceiling", ours, ceiling, "films/s", 0.9)
+        yield from field.skipped
 
-    Raises:
-        NotInstalled: its package is not there.
-        RuntimeError: its script failed.
+
+def training(bench: Bench) -> Iterable[Row | Skipped]:
+    """Both phases, in training films times epochs per second, and the scores of one recipe.
+
+    The tuned loop trains for as many epochs as the jobs. The others train for one epoch of each
+    phase, which stand for the rest.
     """
-    folder = folder_with(peer.package, bench.work / "peers", bench.size.install_peers)
+    epochs, seeds = bench.size.epochs, range(bench.size.seeds)
+    data, films = _films_of_training(bench, 1)
+    runs = bench.work / "runs_training"
+    speeds: dict[str, list[float]] = {"": []}
+    scores: dict[str, list[float]] = {"": [], TUNED.name: []}
+    field = Field(bench, TRAINING if bench.size.peers else (PLAIN, TUNED))
+    for seed in seeds:
+        speeds[""].append(films * sum(epochs) / bench.train(data, runs, epochs, "--seed", seed))
+        scores[""].append(bench.macro_f1(data, runs))
+        for peer in (TUNED,) if seed else field.peers:
+            where, count = _films_of_training(bench, peer.every)
+            argv: list[object] = ["--data", where]
+            if peer == TUNED:
+                argv += ["--seed", seed, "--epochs_a", epochs[0], "--epochs_b", epochs[1]]
+            if not (done := field.run(peer, "train", *argv)):
+                continue
+            seconds = epochs[0] * done["a"] + epochs[1] * done["b"]
+            speeds.setdefault(peer.name, []).append(count * sum(epochs) / seconds)
+            if peer == TUNED:
+                scores[peer.name].append(done["macro_f1"])
+    for peer in field.peers:
+        name = f"training, {epochs[0]}+{epochs[1]} epochs of {films} films: {peer.name}"
+        yield at_least(name, speeds[""], speeds[peer.name], "films/s", peer.goal)
+    if scores[TUNED.name]:
+        yield _score_row(scores[""], scores[TUNED.name])
+    yield from field.skipped
 
-    def script(*words: str) -> None:
-        done = bench.script(peer.script, *words, *argv, ours=peer.allocator, packages=folder)
-        if films is not None and words[0] == "predict" and done["films"] != films:
-            raise RuntimeError(f"{peer.name} answered {done['films']} of {films} films")
 
-    if peer.prepare:
-        script(peer.prepare, *peer.words[1:])
-    return lambda: script(*peer.words)
+def _score_row(ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    lead = mean(ours) - mean(theirs)
+    name = f"… test macro-F1, mean of {len(ours)}, lead over {TUNED.name}"
+    runs = {"ours": list(ours), "theirs": list(theirs)}
+    return Row(name, mean(ours), mean(theirs), "F1", lead, "≥ -0.01", lead >= -0.01, runs)
 
 
-def cost_of(run: Callable[[], object]) -> Cost:
-    """What `run` and the processes that it waited for took."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run()
-    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Cost(wall, cpu)
-
-
-def _row(
-    title: str, peer: Peer, ours: Sequence[Cost], theirs: Sequence[Cost], films: int | None
-) -> Row:
-    name, goal = f"{title}: {peer.name}", peer.goal
-    a, b = [cost.wall for cost in ours], [cost.wall for cost in theirs]
-    if films is None:
-        row = at_least(name, a, b, "s", goal, inverse=True)
-    else:
-        speeds = [films / wall for wall in a], [films / wall for wall in b]
-        row = at_least(name, *speeds, "films/s", goal)
-    cpu = [cost.cpu for cost in ours], [cost.cpu for cost in theirs]
-    row.runs |= {"ours, CPU seconds": cpu[0], "theirs, CPU seconds": cpu[1]}
-    notes = (
-        "FASTER THAN THE JOBS" if row.ratio < 1 else "",
-        f"by CPU time {median(cpu[1]) / median(cpu[0]):.3g}",
-        peer.note,
-    )
-    row.note = "; ".join(note for note in notes if note)
-    return row
+def _films_of_training(bench: Bench, every: int) -> tuple[Path, int]:
+    """A data folder with each `every`-th film of every split, and its number of training films."""
+    rows = read_split(bench.data)
+    films = bench.size.training_films or sum(row.split == "train" for row in rows)
+    whole = every == 1 and not bench.size.training_films
+    count = films // every
+    data = bench.data if whole else bench.folder_of(count, every_split=True)
+    return data, sum(row.split == "train" for row in read_split(data))

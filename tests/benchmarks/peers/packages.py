@@ -12,7 +12,7 @@ REQUIREMENTS = {
         "fastai==2.8.12",
         "fastcore==2.2.41",
         "fastprogress<1.1",  # later ones need a web server
-        *("fastdownload", "fasttransform", "plum-dispatch", "beartype", "rich"),
+        *("fastdownload", "fasttransform", "plum-dispatch", "beartype"),
     ),
     "ultralytics": (
         "ultralytics==8.4.190",
