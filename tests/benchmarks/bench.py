@@ -30,7 +30,7 @@ from tests.benchmarks.rows import Row, Skipped, at_least, at_most, draw, markdow
 from tests.benchmarks.work import ALLOCATOR, Bench, Size
 
 FULL = Size(None, (5, 8), 1, 320, 3, 7, (1000, 50_000), 400, 1_000_000, install_peers=True)
-QUICK = Size(200, (1, 1), 1, 96, 1, 3, (200, 2000), 50, 10_000, growth_phases="a")
+QUICK = Size(200, (1, 1), 1, 96, 1, 3, (200, 2000), 50, 10_000, ("1024 px PNG",), "a")
 TINY = Size(  # in the tests
     *(24, (1, 1), 1, 8, 1, 1, (8, 16), 6, 1000, ("1024 px PNG",), "a"), peers=False
 )

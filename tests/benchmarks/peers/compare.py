@@ -55,8 +55,8 @@ PREDICTION = (
 class Field:
     """The peers that run here. One that cannot be installed, or fails, is left out from then on."""
 
-    def __init__(self, bench: Bench, peers: Iterable[Peer]) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, title: str, peers: Iterable[Peer]) -> None:
+        self.bench, self.title = bench, title
         self.skipped: list[Skipped] = []
         self.folders: dict[Peer, Path | None] = {}
         for peer in peers:
@@ -65,7 +65,10 @@ class Field:
                     peer.package, bench.work / "peers", bench.size.install_peers
                 )
             except NotInstalled as error:
-                self.skipped.append(Skipped(peer.name, str(error)))
+                self._skip(peer, str(error))
+
+    def _skip(self, peer: Peer, why: str) -> None:
+        self.skipped.append(Skipped(f"{self.title}: {peer.name}", last_line(why)))
 
     @property
     def peers(self) -> list[Peer]:
@@ -77,7 +80,7 @@ class Field:
             words, folder = (task, *argv, *peer.words), self.folders[peer]
             return self.bench.script(peer.script, *words, ours=peer.allocator, packages=folder)
         except RuntimeError as error:
-            self.skipped.append(Skipped(peer.name, last_line(str(error))))
+            self._skip(peer, str(error))
             del self.folders[peer]
             return None
 
@@ -87,7 +90,8 @@ def prediction(bench: Bench) -> Iterable[Row | Skipped]:
     for kind in bench.size.kinds:
         folder = bench.films_of(kind, bench.size.predicted_films)
         with_peers = bench.size.peers and kind == OF_ONE_KIND
-        field = Field(bench, (PLAIN, *(PREDICTION if with_peers else ())))
+        title = f"prediction, {kind}"
+        field = Field(bench, title, (PLAIN, *(PREDICTION if with_peers else ())))
         speeds: dict[str, list[float]] = {}
         for _ in range(bench.size.rounds):
             for piece in ("predict", "decode", "model"):
@@ -103,11 +107,11 @@ def prediction(bench: Bench) -> Iterable[Row | Skipped]:
         ours = speeds["predict"]
         for peer in field.peers:
             goal = OF_ALL_KINDS[kind] if peer == PLAIN else peer.goal
-            name = f"prediction, {kind}: {peer.name}"
+            name = f"{title}: {peer.name}"
             yield at_least(name, ours, speeds[peer.name], "films/s", goal)
         pieces = zip(speeds["decode"], speeds["model"], strict=True)
         ceiling = [1 / (1 / decode + 1 / model) for decode, model in pieces]
-        yield at_least(f"prediction, {kind}: its ceiling", ours, ceiling, "films/s", 0.9)
+        yield at_least(f"{title}: its ceiling", ours, ceiling, "films/s", 0.9)
         yield from field.skipped
 
 
@@ -122,7 +126,8 @@ def training(bench: Bench) -> Iterable[Row | Skipped]:
     runs = bench.work / "runs_training"
     speeds: dict[str, list[float]] = {"": []}
     scores: dict[str, list[float]] = {"": [], TUNED.name: []}
-    field = Field(bench, TRAINING if bench.size.peers else (PLAIN, TUNED))
+    title = f"training, {epochs[0]}+{epochs[1]} epochs of {films} films"
+    field = Field(bench, title, TRAINING if bench.size.peers else (PLAIN, TUNED))
     for seed in seeds:
         speeds[""].append(films * sum(epochs) / bench.train(data, runs, epochs, "--seed", seed))
         scores[""].append(bench.macro_f1(data, runs))
@@ -138,7 +143,7 @@ def training(bench: Bench) -> Iterable[Row | Skipped]:
             if peer == TUNED:
                 scores[peer.name].append(done["macro_f1"])
     for peer in field.peers:
-        name = f"training, {epochs[0]}+{epochs[1]} epochs of {films} films: {peer.name}"
+        name = f"{title}: {peer.name}"
         yield at_least(name, speeds[""], speeds[peer.name], "films/s", peer.goal)
     if scores[TUNED.name]:
         yield _score_row(scores[""], scores[TUNED.name])

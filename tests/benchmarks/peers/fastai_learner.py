@@ -1,5 +1,7 @@
 """fastai's way: `vision_learner`, `fine_tune` (the head first, then all layers), `get_preds`.
 
+The weights are random: those of fastai would be a download.
+
 python -m tests.benchmarks.peers.fastai_learner train --data DIR --out FILE.json
 python -m tests.benchmarks.peers.fastai_learner predict --data FOLDER --out FILE.json
 """
@@ -10,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fire
-import torch
 
-from lib.network import weights
 from lib.network.torchvision import torchvision  # noqa: F401  # before fastai and timm
 from tests.benchmarks.plain import BATCH, ROW, SIDE, WORKERS
 
@@ -45,9 +45,6 @@ def train(data: str, out: str) -> None:
         data, train="train", valid="val", batch_tfms=augmented, **_loading()
     )
     learner = vision_learner(loaders, ROW.architecture, pretrained=False, cbs=Clock())
-    state = torch.load(weights.weights_file(ROW, Path(data) / "cache"), weights_only=True)
-    body = {name: value for name, value in state.items() if not name.startswith("classifier")}
-    learner.model[0].model.load_state_dict(body)
     with learner.no_bar():
         learner.fine_tune(1, freeze_epochs=1)
     begin_a, end_a, begin_b, end_b = ends
@@ -55,7 +52,7 @@ def train(data: str, out: str) -> None:
 
 
 def predict(data: str, out: str) -> None:
-    """The probabilities of the films of a folder, with random weights."""
+    """The probabilities of the films of a folder."""
     from fastai.vision.all import ImageDataLoaders, get_image_files, vision_learner
 
     files = get_image_files(data)

@@ -54,5 +54,6 @@ def folder_with(package: str, cache: Path, install: bool) -> Path | None:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason")
+    """The last line that says something, or its first 120 characters."""
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return said[-1][:120] if said else "no reason"
