@@ -106,7 +106,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     shown = [row for row in rows if row.goal.startswith("≥") and row.unit != "F1"]
     if not shown:
         return
-    figure = Figure(figsize=(10, 0.45 * len(shown) + 1.2), layout="constrained")
+    figure = Figure(figsize=(14, 0.45 * len(shown) + 1.2), layout="constrained")
     axes = figure.subplots()
     places = range(len(shown), 0, -1)
     axes.barh(
