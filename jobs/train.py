@@ -70,6 +70,13 @@ def train(
             "other hospitals"
         ),
     ] = True,
+    even_exposure: Annotated[
+        bool,
+        Flag(
+            "with --crop lungs, give the lungs of every film the same mean and deviation of grey "
+            "levels"
+        ),
+    ] = True,
     mix_styles: Annotated[
         bool,
         Flag(
@@ -114,10 +121,11 @@ def train(
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
     and look as if they came from other detectors and archives (--vary_acquisition, --mix_styles).
     A small segmenter finds the lungs, and the film is cropped to the box around them; where it
-    finds none the whole film is used. The model records the crop and carries the segmenter, so that
-    evaluate and predict_batch see the same pixels. With --crop none the network sees whole films.
-    Frozen layers keep their parameters and their BatchNorm statistics. Phase B counts Phase A's
-    score as epoch 0, so it is never worse on validation.
+    finds none the whole film is used. The lungs of every film get the same mean and deviation of
+    grey levels (--even_exposure). The model records both and carries the segmenter, so that
+    evaluate and predict_batch see the same pixels. With --crop none the network sees whole films as
+    they are exposed. Frozen layers keep their parameters and their BatchNorm statistics. Phase B
+    counts Phase A's score as epoch 0, so it is never worse on validation.
 
     The outputs of frozen layers are cached in data/cache/features, for both phases: each view of a
     film passes them once. --views, disk and memory limit the number of views; where not even one
@@ -132,8 +140,8 @@ def train(
 
     Refused before any work: --nofreeze_backbone with --fine_tune_last_block; --checkpoint_path
     without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of
-    another backbone, other classes, another split or another crop; a class
-    without training or validation films.
+    another backbone, other classes, another split, another crop or exposure; a class without
+    training or validation films.
 
     Examples:
         python -m jobs.train --phase a
@@ -157,6 +165,7 @@ def train(
         views=views,
         precision=precision,
         crop=crop,
+        even_exposure=even_exposure,
         vary_acquisition=vary_acquisition,
         mix_styles=mix_styles,
         checkpoint_path=checkpoint_path,

@@ -107,6 +107,7 @@ def main(options: argparse.Namespace) -> None:
     weights = StartingWeights(imagenet=weights_file(BACKBONES[options.backbone], split.cache_dir))
     overrides = Overrides(epochs=options.epochs, lr=options.lr)
     settings = SETTINGS | {"backbone": options.backbone, "crop": options.crop, "seed": 0}
+    settings["even_exposure"] = options.even_exposure
     last_block = plan_of("b", overrides, mix_styles=options.mix_styles, **settings)
     recipe = Recipe(plan_of("a", Overrides(), **settings), last_block, weights.digest)
     folds = Folds(recipe, split, Machines(cpus=options.cpus))
@@ -139,6 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("--crop", default="lungs")
     parser.add_argument("--lr", type=float, help="of Phase B")
     parser.add_argument("--epochs", type=int, help="of Phase B")
-    parser.add_argument("--mix_styles", action=argparse.BooleanOptionalAction, default=True)
+    for change in ("even_exposure", "mix_styles"):
+        parser.add_argument(f"--{change}", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--cpus", type=int, default=0)
     main(parser.parse_args())

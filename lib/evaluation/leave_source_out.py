@@ -198,12 +198,17 @@ def _labelled(rows: pd.DataFrame, prefix: str, classes: Sequence[str]) -> Labell
 def _areas(
     predictions: LabelledPredictions, labels: Sequence[str], weights: Floats
 ) -> scoring.Arrays:
-    """AUROC `(R,)` of each label against the others of the source, and their mean."""
-    areas = {}
-    for label in labels:
-        number = predictions.number_of(label)
-        score = predictions.probabilities[:, number]
-        areas[label] = scoring.auroc(predictions.targets == number, score, weights)
+    """AUROC `(R,)` of each label against the others of the source, and their mean.
+
+    A film is known to be of one of them: what the network says of other classes does not count.
+    """
+    numbers = [predictions.number_of(label) for label in labels]
+    held = predictions.probabilities[:, numbers]
+    shares = held / np.maximum(held.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    areas = {
+        label: scoring.auroc(predictions.targets == number, share, weights)
+        for label, number, share in zip(labels, numbers, shares.T, strict=True)
+    }
     mean: Floats = np.mean([*areas.values()], axis=0)
     return areas | {MEAN: mean}
 

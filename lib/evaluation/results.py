@@ -303,7 +303,10 @@ class LeftOutSource:
     training_films: Annotated[int, "of the other sources"]
     phase: Annotated[Phase, "a: the head was trained; b: the last block as well"]
     mean_auroc: Annotated[Estimate, "mean over the classes"]
-    auroc: Annotated[dict[str, Estimate], "by class, each against the others of the source"]
+    auroc: Annotated[
+        dict[str, Estimate],
+        "by class, each against the others of the source; no other class counts",
+    ]
     baselines: Annotated[dict[str, LeftOutBaseline], "empty: none was run"]
     home_films: Annotated[int, "test films of the source that both models score"]
     home: Annotated[

@@ -74,6 +74,7 @@ class ModelManifest:
     made_with: dict[str, str]  # package → version
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
     crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
+    even_exposure: bool = False  # of the lungs
     int8: Int8 | None = None  # None: made without VNNI or films, or by phase A
     site: str = ""  # place that the calibration was fitted at; empty: validation films at home
 
@@ -91,7 +92,7 @@ class ModelManifest:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
         # without them earlier versions read the folder as well
-        for field in ("crop", "int8", "site"):
+        for field in ("crop", "even_exposure", "int8", "site"):
             if content[field] == getattr(ModelManifest, field):
                 del content[field]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})

@@ -34,6 +34,7 @@ class Checkpoint:
     segmenter: str = (
         ""  # digest of the lung segmenter that films were cropped with; "": whole films
     )
+    even_exposure: bool = False  # of the lungs
 
     @property
     def digest(self) -> str:
@@ -58,8 +59,9 @@ def digest_of_weights(state: Mapping[str, Tensor]) -> str:
 def save(path: Path, content: Checkpoint) -> None:
     """Write `content`; the same content gives the same bytes."""
     state = {"format": FORMAT, **asdict(content), "classes": list(content.classes)}
-    if not content.segmenter:  # earlier versions read the checkpoint as well
-        del state["segmenter"]
+    for name in ("segmenter", "even_exposure"):  # without them earlier versions read it as well
+        if not state[name]:
+            del state[name]
     save_state(path, state)
 
 

@@ -158,6 +158,7 @@ def write_model(
         made_with={name: version(name) for name in ("openvino", "torch")},
         calibration=calibration,
         crop="lungs" if checkpoint.segmenter else "none",
+        even_exposure=checkpoint.even_exposure,
         int8=int8,
     )
     manifest.write(partial)

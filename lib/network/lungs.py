@@ -199,20 +199,23 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
     """
     from scipy import ndimage  # 40 MB that a model without a crop does not need
 
-    labels, count = ndimage.label(probability > THRESHOLD)
-    if not count:
+    found = probability > THRESHOLD
+    if not found.any():
         return None
+    window = _window_of(found)  # all that follows costs time per pixel
+    labels, count = ndimage.label(found[window])
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     largest = np.argsort(areas)[::-1][:2]
     is_lung = np.zeros(count + 1, bool)
     is_lung[largest] = areas[largest] > LEAST_SHARE * areas[largest[0]]
     background, count = ndimage.label(~is_lung[labels])
-    is_outside = np.zeros(count + 1, bool)  # what does not reach the film's edge is a hole
+    is_outside = np.zeros(count + 1, bool)  # what does not reach the window's edge is a hole
     for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
         is_outside[edge] = True
     is_outside[0] = False
-    lungs: np.ndarray = ~is_outside[background]
+    lungs = np.zeros(found.shape, bool)
+    lungs[window] = ~is_outside[background]
     left, top, right, bottom = box_of(lungs)
     plausible = (
         LEAST_AREA <= lungs.mean() <= LARGEST_AREA
@@ -222,13 +225,14 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
     return lungs if plausible else None
 
 
+def _window_of(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the smallest window with all pixels of a mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
 def box_of(mask: np.ndarray) -> Box:
     """The box around the pixels of a mask, as fractions of its sides."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows, columns = _window_of(mask)
     height, width = mask.shape
-    return (
-        float(columns[0] / width),
-        float(rows[0] / height),
-        float((columns[-1] + 1) / width),
-        float((rows[-1] + 1) / height),
-    )
+    return (columns.start / width, rows.start / height, columns.stop / width, rows.stop / height)

@@ -42,9 +42,14 @@ class Predictor:
         self.precision = self.manifest.precision(precision)
         calibration = Calibration.read(self.manifest.calibration)
         self._probabilities = calibration.probabilities if calibration else softmax
-        self._cropper = LungCropper(cores, folder) if self.manifest.crop == "lungs" else None
+        self._cropper = self._cropper_of(cores)
         self.graph = Graph(folder, self.precision, cores)
         self.cores, self.readers, self.seconds = cores, readers, seconds
+
+    def _cropper_of(self, cores: int) -> LungCropper | None:
+        if self.manifest.crop == "none":
+            return None
+        return LungCropper(cores, self.folder, even_exposure=self.manifest.even_exposure)
 
     @property
     def decoded_side(self) -> int:

@@ -53,12 +53,13 @@ class FilmReader:
 
     input_side: int  # pixels
     segmenter: str = ""  # digest of the lung segmenter that films are cropped with; "": whole films
+    even_exposure: bool = False  # of the lungs
 
     @staticmethod
     def of(plan: Plan) -> "FilmReader":
         """The preparation that a plan's network needs."""
         segmenter = segmenter_digest() if plan.crop == "lungs" else ""
-        return FilmReader(BACKBONES[plan.backbone].input_side, segmenter)
+        return FilmReader(BACKBONES[plan.backbone].input_side, segmenter, plan.even_exposure)
 
     def read(self, film: LabelledFilm) -> Grey:
         """The film as the network sees it, `(input_side, input_side) uint8`.
@@ -73,7 +74,8 @@ class FilmReader:
         """What the network sees of a film that `decode` gave, `(input_side, input_side) uint8`."""
         if not self.segmenter:
             return whole
-        return _cropper_of(self.segmenter).view(whole, self.input_side).grey
+        cropper = _cropper_of(self.segmenter, self.even_exposure)
+        return cropper.view(whole, self.input_side).grey
 
     def decode(self, film: LabelledFilm) -> Grey:
         """The whole film as a square, with up to twice the side of `read` if it is to be cropped.
@@ -96,16 +98,16 @@ class FilmReader:
 _compilation = threading.Lock()
 
 
-def _cropper_of(segmenter: str) -> LungCropper:
+def _cropper_of(segmenter: str, even_exposure: bool) -> LungCropper:
     """This process's cropper, for all threads. It is compiled once."""
     with _compilation:
-        return _compiled_cropper(segmenter)
+        return _compiled_cropper(segmenter, even_exposure)
 
 
 @functools.cache
-def _compiled_cropper(segmenter: str) -> LungCropper:
+def _compiled_cropper(segmenter: str, even_exposure: bool) -> LungCropper:
     require_segmenter(segmenter)
-    return LungCropper(usable_cores(0))
+    return LungCropper(usable_cores(0), even_exposure=even_exposure)
 
 
 @dataclass(frozen=True)

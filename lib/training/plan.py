@@ -116,6 +116,7 @@ class Plan:
     views: int | None = None  # augmented views per film in the cache; None: as many as fit
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
     crop: Crop = "none"  # lungs: the network sees the box around the lungs
+    even_exposure: bool = False  # of the lungs in that box
     mix_styles: bool = False  # of the feature maps below the last block
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -130,8 +131,9 @@ class Plan:
         del settings["cached"]
         if self.crop == "none":  # the fingerprints of earlier versions
             del settings["crop"]
-        if not self.mix_styles:
-            del settings["mix_styles"]
+        for name in ("even_exposure", "mix_styles"):
+            if not settings[name]:
+                del settings[name]
         if self.augmentation.acquisition is None:
             del settings["augmentation"]["acquisition"]
         return settings
@@ -146,6 +148,8 @@ def plan_of(
     precision: PrecisionChoice = "auto",
     vary_acquisition: bool = True,
     mix_styles: bool = True,
+    crop: Crop = "none",
+    even_exposure: bool = True,
     checkpoint_path: Path | None = None,
     cluster: str = "",
     **settings: Any,
@@ -186,6 +190,8 @@ def plan_of(
         precision=precision,
         augmentation=Augmentation(acquisition=Acquisition() if vary_acquisition else None),
         mix_styles=mix_styles and chosen["fine_tune_last_block"],
+        crop=crop,
+        even_exposure=even_exposure and crop == "lungs",
         **chosen,
         **settings,
     )

@@ -201,6 +201,7 @@ class RunFolder:
             data_digest=self.identity.split_sha256,
             parent_digest=self.identity.start_sha256,
             segmenter=self.identity.segmenter,
+            even_exposure=self.plan.even_exposure,
         )
         checkpoints.save(self.best_path, best)
 

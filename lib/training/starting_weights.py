@@ -57,7 +57,7 @@ def starting_weights(
 
     Raises:
         JobError: no checkpoint, or one of another backbone, other classes, another split or another
-            crop; no ImageNet weights.
+            crop or exposure; no ImageNet weights.
     """
     if not plan.resume_from_checkpoint:
         return StartingWeights(imagenet=weights_file(BACKBONES[plan.backbone], split.cache_dir))
@@ -71,6 +71,7 @@ def starting_weights(
             "split first, or restore the split."
         )
     _require_same_crop(path, start, plan)
+    _require_same_exposure(path, start, plan)
     console.say(
         f"starting from {path}: Phase {start.phase.upper()}, "
         f"validation accuracy {start.val_accuracy:.3f}"
@@ -92,6 +93,16 @@ def _require_same_crop(path: Path, start: Checkpoint, plan: Plan) -> None:
         f"{path} was trained with --crop {trained}, this run has --crop {plan.crop}. Give --crop "
         f"{trained} (or CROP={trained} in the environment or .env), or run Phase A with --crop "
         f"{plan.crop}."
+    )
+
+
+def _require_same_exposure(path: Path, start: Checkpoint, plan: Plan) -> None:
+    if start.even_exposure == plan.even_exposure:
+        return
+    trained = "--even_exposure" if start.even_exposure else "--noeven_exposure"
+    raise JobError(
+        f"{path} was trained with {trained}, and this run would see other grey levels. Give "
+        f"{trained}, or run Phase A again."
     )
 
 

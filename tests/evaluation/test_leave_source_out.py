@@ -134,6 +134,19 @@ def test_each_source_is_scored_alone_and_beside_the_model_at_home() -> None:
     assert change.interval[1] < 0
 
 
+def test_what_the_network_says_of_classes_that_the_source_lacks_does_not_count() -> None:
+    films = _set(*_films("a", "N", "P"), *_films("b", "N", "P"))
+    table, predictions = _table(films, skill=2.0)
+    rows = table.rows.copy()
+    rows.loc[np.arange(len(rows)) % 2 == 0, ["prob_N", "prob_P"]] *= 0.01  # of every other film
+    rows["prob_T"] = 1 - rows["prob_N"] - rows["prob_P"]
+    before, after = (
+        score_folds(LeftOutTable(rows=each), predictions, seed=0) for each in (table.rows, rows)
+    )
+    for one, other in zip(before.sources, after.sources, strict=True):
+        assert other.mean_auroc.value == pytest.approx(one.mean_auroc.value)
+
+
 def test_a_training_that_holds_elsewhere_has_no_change_that_is_clear() -> None:
     films = _set(*_films("a", "N", "P"), *_films("b", "N", "P"))
     fold = score_folds(*_table(films, skill=50.0), seed=0).sources[0]

@@ -66,9 +66,11 @@ def _train(root: Path, *more: str) -> int:
 def test_the_model_records_the_crop_and_carries_the_segmenter(cropped: Path) -> None:
     manifest = ModelManifest.read(cropped / "runs/model")
     assert manifest.crop == "lungs"
+    assert manifest.even_exposure
     assert set(FILES) <= set(manifest.files)
     config = json.loads((cropped / "runs/phase_a/config.json").read_text())
     assert config["plan"]["crop"] == "lungs"
+    assert config["plan"]["even_exposure"]
     assert checkpoints.load(cropped / "runs" / CHECKPOINT).segmenter == segmenter_digest()
 
 
@@ -92,9 +94,9 @@ def test_the_segmenter_of_the_model_folder_is_used(
 ) -> None:
     used: list[Path] = []
 
-    def cropper(threads: int, folder: Path = FOLDER) -> LungCropper:
+    def cropper(threads: int, folder: Path = FOLDER, *, even_exposure: bool) -> LungCropper:
         used.append(folder)
-        return LungCropper(threads, folder)
+        return LungCropper(threads, folder, even_exposure=even_exposure)
 
     monkeypatch.setattr("lib.prediction.predictor.LungCropper", cropper)
     Predictor(root / "runs/model", "fp32", 1, 1)
@@ -160,6 +162,13 @@ def test_a_phase_b_of_another_crop_is_refused(
 ) -> None:
     assert _train(root, "--phase", "b", "--crop", "none") == 1
     assert "trained with --crop lungs, this run has --crop none" in capsys.readouterr().err
+
+
+def test_a_phase_b_that_would_see_other_grey_levels_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(root, "--phase", "b", "--crop", "lungs", "--noeven_exposure") == 1
+    assert "was trained with --even_exposure" in capsys.readouterr().err
 
 
 def test_phase_b_goes_on_with_the_crop(root: Path) -> None:

@@ -9,7 +9,14 @@ from PIL import Image
 
 from lib.dataset import synthetic
 from lib.images.decode import read_grey
-from lib.network.crop import LungCropper, crop_to_lungs, decoded_side
+from lib.network.crop import (
+    EVEN_DEVIATION,
+    EVEN_MEAN,
+    LungCropper,
+    crop_to_lungs,
+    decoded_side,
+    evenly_exposed,
+)
 from lib.network.lungs import (
     FILES,
     FOLDER,
@@ -76,6 +83,29 @@ def test_a_film_without_lungs_is_used_whole() -> None:
     assert view.lungs.box is None
     whole = Image.fromarray(noise).resize((224, 224), Image.Resampling.BILINEAR)
     assert np.array_equal(view.grey, np.asarray(whole))
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(1.0, 0), (0.4, 20), (0.7, 90)])
+def test_lungs_look_alike_however_the_film_was_exposed(
+    phantom: np.ndarray, gain: float, shift: int
+) -> None:
+    exposed = (phantom * gain + shift).clip(0, 255).astype(np.uint8)
+    found = LungFinder().find(phantom)
+    view = evenly_exposed(crop_to_lungs(exposed, found, 224), found)
+    inside = view[found.mask_in_crop(224)]
+    assert inside.mean() == pytest.approx(EVEN_MEAN, abs=3)
+    assert inside.std() == pytest.approx(EVEN_DEVIATION, abs=4)
+    reference = evenly_exposed(crop_to_lungs(phantom, found, 224), found)
+    assert np.abs(view.astype(int) - reference).mean() < 2
+
+
+def test_a_flat_film_is_not_stretched_to_noise_and_without_lungs_the_whole_view_counts() -> None:
+    nowhere = Lungs(EMPTY, EMPTY, None, "no lungs", 0.0)
+    flat = np.full((224, 224), 90, np.uint8)
+    flat[::2] += 1
+    assert set(np.unique(evenly_exposed(flat, nowhere))) <= set(range(100, 111))
+    halves = np.where(np.arange(224) < 112, 50, 60).astype(np.uint8)[None].repeat(224, 0)
+    assert evenly_exposed(halves, nowhere).mean() == pytest.approx(EVEN_MEAN, abs=1)
 
 
 def test_threads_and_streams_do_not_change_a_view(phantom: np.ndarray) -> None:

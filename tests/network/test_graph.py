@@ -122,7 +122,7 @@ def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
-def test_bf16_stays_close_to_fp32(chain: Path, model: Path) -> None:
+def test_bf16_is_as_close_to_fp32_as_the_model_says(chain: Path, model: Path) -> None:
     files = sorted((chain / "data").resolve().joinpath("train").rglob("*.*"))
     exact, rounded = (
         np.stack(
@@ -133,7 +133,10 @@ def test_bf16_stays_close_to_fp32(chain: Path, model: Path) -> None:
         )
         for precision in ("fp32", "bf16")
     )
-    assert np.abs(exact - rounded).mean() <= 0.01  # a model of few steps: twice LARGEST_SHIFT
+    # "auto" rests on the figure in the model, which was measured on other films
+    recorded = ModelManifest.read(model).bf16
+    assert recorded
+    assert np.abs(exact - rounded).mean() == pytest.approx(recorded.mean_shift, abs=0.002)
     second, best = np.sort(exact, axis=1)[:, -2:].T
     same = exact.argmax(1) == rounded.argmax(1)
     assert same[best - second > 0.02].all()  # the others are as good as undecided

@@ -105,6 +105,7 @@ def test_the_settings_of_a_run_have_the_views_and_the_precision_in_use() -> None
     assert set(settings) == {field.name for field in fields(Plan)} - {
         "cached",
         "crop",
+        "even_exposure",
         "mix_styles",
     }
 
@@ -118,3 +119,9 @@ def test_styles_are_mixed_only_where_the_last_block_is_trained() -> None:
 def test_the_crop_is_a_setting_of_a_run_only_where_there_is_one() -> None:
     assert "crop" not in _plan(crop="none").resolved(3, "bf16")
     assert _plan(crop="lungs").resolved(3, "bf16")["crop"] == "lungs"
+
+
+def test_exposure_is_made_even_only_where_the_lungs_are_known() -> None:
+    assert "even_exposure" not in _plan(crop="none").resolved(3, "bf16")
+    assert _plan(crop="lungs").resolved(3, "bf16")["even_exposure"]
+    assert "even_exposure" not in _plan(crop="lungs", even_exposure=False).resolved(3, "bf16")
