@@ -17,7 +17,8 @@ from pathlib import Path
 import fire
 
 from lib.dataset import synthetic
-from tests.benchmarks.bench import REAL_FILMS, Row, at_least
+from tests.benchmarks.rows import Row, at_least
+from tests.benchmarks.work import REAL_FILMS
 from tests.docker.conftest import PROJECT
 
 

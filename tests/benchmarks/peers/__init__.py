@@ -1,0 +1,1 @@
+"""Other people's programs for the same task, each as a script in a process of its own."""
