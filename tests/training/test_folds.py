@@ -28,7 +28,7 @@ def test_the_plan_in_config_json_is_read_as_it_was(phase: Phase, more: dict[str,
 
 def test_a_setting_of_another_version_is_named() -> None:
     settings = plan_of("a", Overrides(), **SETTINGS).resolved(2, "fp32")
-    with pytest.raises(NotRepeatableError, match="another version .* with mixing"):
+    with pytest.raises(NotRepeatableError, match=r"another version .* with mixing"):
         _plan({"plan": settings | {"mixing": True}})
 
 
