@@ -11,7 +11,7 @@ import pytest
 
 from jobs import evaluate, ingest, split, train
 from lib.dataset.manifest import read_manifest, read_split
-from lib.network.artifact import LARGEST_SHIFT
+from lib.network.artifact import LARGEST_SHIFT, ModelManifest
 from tests.conftest import LITE0, ODD_FILES, REAL_FILMS, dirs, needs_real_films, predict, run
 
 pytestmark = [pytest.mark.real_films, needs_real_films]
@@ -94,4 +94,7 @@ def test_bfloat16_answers_like_fp32_on_every_film(root: Path, tmp_path: Path) ->
     same = exact.argmax(axis=1) == rounded.argmax(axis=1)
     assert same[best - second > 0.02].all()  # the others are as good as undecided
     assert same.mean() >= 0.95
-    assert np.abs(exact - rounded).mean() <= LARGEST_SHIFT
+    # the model says how far apart they are, by validation films; nothing where it was not measured
+    recorded = ModelManifest.read(root / "runs" / "model").bf16
+    limit = recorded.mean_shift + 0.002 if recorded else 2 * LARGEST_SHIFT
+    assert np.abs(exact - rounded).mean() <= limit
