@@ -111,7 +111,7 @@ def test_fp32_agrees_with_pytorch(chain: Path, model: Path) -> None:
     network = backbones.build(content.architecture, 3).eval()
     network.load_state_dict(content.state)
     files = sorted((chain / "data").resolve().joinpath("test").rglob("*.*"))
-    cropper, side = LungCropper(1), decoded_side(224, "lungs")
+    cropper, side = LungCropper(1, even_exposure=True), decoded_side(224, "lungs")
     greys = [cropper.view(read_grey(path, side), 224).grey for path in files]
     with torch.inference_mode():
         wanted = torch.softmax(network(to_input(greys, content.architecture)).double(), 1).numpy()
