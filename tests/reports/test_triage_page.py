@@ -181,7 +181,7 @@ def test_labels_come_back(
     joined = [record for record in records if record.origin.startswith(MARK)]
     assert (len(joined), len(records)) == (FILMS, before + FILMS)
     fractions = ["--val_fraction", "0.15", "--test_fraction", "0.15"]
-    assert run(split, *fractions, *dirs(project)) == 0
+    assert run(split, *fractions, "--seed", "1", *dirs(project)) == 0
     assert run(train, "--phase", "a", "--epochs", "1", *LITE0, *dirs(project)) == 0
 
     new = ModelManifest.read(runs / "model").name
@@ -192,7 +192,7 @@ def test_labels_come_back(
     assert run(evaluate, *compared, *flags) == 0
     found = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert found["comparison"]["films"] == FILMS
-    assert found["labelled"]["learnt"] > FILMS / 4  # the new model was trained on them
+    assert found["labelled"]["learnt"] > FILMS / 2  # the new model was trained on them
 
     assert answering(project, inbox, tmp_path) == old
     assert run(promote, "--runs_dir", runs) == 0
