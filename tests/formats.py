@@ -45,7 +45,7 @@ _SAVES: dict[str, tuple[str, dict[str, Any]]] = {  # mode and options of Pillow
     "cmyk.tif": ("CMYK", {}),
     "grey.bmp": ("L", {}),
     "colour.bmp": ("RGB", {}),
-    "lossy.webp": ("RGB", {"quality": 95}),
+    "lossy.webp": ("RGB", {"quality": 100}),
     "lossless.webp": ("RGB", {"lossless": True}),
     "grey.jp2": ("L", {}),
     "colour.jp2": ("RGB", {}),
