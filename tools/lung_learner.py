@@ -49,7 +49,8 @@ class Learner:
         new = [parameter for parameter in network.parameters() if id(parameter) not in known]
         groups = [(new, course.learning_rate)]
         groups += [(list(pretrained), course.pretrained_rate)] if pretrained else []
-        self.course, self.network = course, network.to(memory_format=torch.channels_last)
+        self.course = course
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(
             [{"params": parameters, "lr": rate} for parameters, rate in groups], weight_decay=0.01
