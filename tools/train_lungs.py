@@ -45,7 +45,7 @@ TEACHER = Course(
     gentlest=0.1,
 )
 PUPIL = Course(
-    steps=5000,
+    steps=4000,
     batch=32,
     learning_rate=5e-3,
     shares=(0.50, 0.28, 0.02, 0.20),
