@@ -11,14 +11,14 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
 from PIL import Image
 
-from lib.network.openvino import core
+from lib.network.openvino import core, ov
 from lib.run.errors import JobError
 
 FOLDER = Path(__file__).parent / "lung_model"
@@ -95,8 +95,6 @@ class LungFinder:
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
         }
-        # the labelling of masks, 0.2 s: on another thread, beside the compilation
-        threading.Thread(target=import_module, args=("scipy.ndimage",), daemon=True).start()
         self._compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
         self._own = threading.local()
 
@@ -110,7 +108,9 @@ class LungFinder:
             return []
         batch = np.stack([_squeezed(grey) for grey in films])[:, None]
         request = self._request_of_this_thread()
-        request.infer([batch])
+        request.set_input_tensor(ov.Tensor(batch))
+        request.start_async()  # `infer` would copy all outputs into a dictionary
+        request.wait()
         masks, turns = (request.get_tensor(name).data for name in ("masks", "orientation"))
         return [_judged(*both) for both in zip(masks, turns, strict=True)]
 
@@ -197,20 +197,16 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
     A single component is accepted: on films with an opaque lung the other is all that is seen,
     and lungs that touch are one component.
     """
-    from scipy import ndimage  # 40 MB that a model without a crop does not need
-
     found = probability > THRESHOLD
     if not found.any():
         return None
     window = _window_of(found)  # all that follows costs time per pixel
-    labels, count = ndimage.label(found[window])
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    areas[0] = 0
+    labels, areas = _components(found[window])
     largest = np.argsort(areas)[::-1][:2]
-    is_lung = np.zeros(count + 1, bool)
+    is_lung = np.zeros(len(areas), bool)
     is_lung[largest] = areas[largest] > LEAST_SHARE * areas[largest[0]]
-    background, count = ndimage.label(~is_lung[labels])
-    is_outside = np.zeros(count + 1, bool)  # what does not reach the window's edge is a hole
+    background, areas = _components(~is_lung[labels])
+    is_outside = np.zeros(len(areas), bool)  # what does not reach the window's edge is a hole
     for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
         is_outside[edge] = True
     is_outside[0] = False
@@ -223,6 +219,17 @@ def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
         and probability[lungs].mean() >= LEAST_CERTAINTY
     )
     return lungs if plausible else None
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each pixel's component, 0 outside of `mask`, and the pixels of each component.
+
+    Pixels that touch at a corner alone are apart. The count of number 0 is 0.
+    """
+    labels, count = cc3d.connected_components(mask, connectivity=4, return_N=True)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[0] = 0
+    return labels, areas
 
 
 def _window_of(mask: np.ndarray) -> tuple[slice, slice]:

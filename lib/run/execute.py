@@ -25,7 +25,17 @@ def run(job: Job) -> NoReturn:
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     os.close(spare)
+    _hide_main_from_workers()
     sys.exit(execute(job, sys.argv[1:]))
+
+
+def _hide_main_from_workers() -> None:
+    """Processes of multiprocessing run the module of the job again, for functions that are defined
+    there. None is passed to them, and it takes 0.1 s: a module without name and file is let alone.
+    """
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
 
 
 def execute(job: Job, argv: Sequence[str]) -> int:
