@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -26,7 +27,9 @@ def run(job: Job) -> NoReturn:
         continue
     os.close(spare)
     _hide_main_from_workers()
-    sys.exit(execute(job, sys.argv[1:]))
+    exit_code = execute(job, sys.argv[1:])
+    gc.freeze()  # the last collection would visit every object of torch, which takes a second
+    sys.exit(exit_code)
 
 
 def _hide_main_from_workers() -> None:
