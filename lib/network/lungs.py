@@ -109,8 +109,7 @@ class LungFinder:
         batch = np.stack([_squeezed(grey) for grey in films])[:, None]
         request = self._request_of_this_thread()
         request.set_input_tensor(ov.Tensor(batch))
-        request.start_async()  # `infer` would copy all outputs into a dictionary
-        request.wait()
+        request.infer(share_outputs=True)  # in this thread, without copies
         masks, turns = (request.get_tensor(name).data for name in ("masks", "orientation"))
         return [_judged(*both) for both in zip(masks, turns, strict=True)]
 
