@@ -164,7 +164,7 @@ def test_a_phase_b_that_would_see_other_detail_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _train(root, "--phase", "b", "--crop", "lungs", "--film_side", "448") == 1
-    assert "Give --film_side 224, or run Phase A again." in capsys.readouterr().err
+    assert "Give --film_side 250, or run Phase A again." in capsys.readouterr().err
 
 
 def test_phase_b_goes_on_with_the_crop(root: Path) -> None:
