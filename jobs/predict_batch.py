@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
-from lib.images.inputs import Inputs, inputs_of
 from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
 from lib.network.versions import answering_model
-from lib.prediction.request import OperatingRule, PredictOptions, Request
 from lib.run import console, execute
 from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.run.flags import Flag
 from lib.workers.processes import start_server
 
-if TYPE_CHECKING:  # these load the inference engine, which is too late for a wrong flag
+if TYPE_CHECKING:  # these load decoders and the inference engine: too late for a wrong flag
+    from lib.images.inputs import Inputs
     from lib.prediction.classify import FilmClassifier
+    from lib.prediction.request import Request
     from lib.prediction.results import Results
     from lib.prediction.rows import Counts
 
@@ -173,6 +173,11 @@ def predict_batch(
         python -m jobs.predict_batch --input inbox --output x.csv --report x.html --sample 100
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
     """
+    if not cluster and "://" not in input:  # a bucket starts it with its client
+        start_server("lib.prediction.seen")  # it imports beside the imports below
+    from lib.images.inputs import inputs_of
+    from lib.prediction.request import OperatingRule, PredictOptions, Request
+
     request = Request(
         input=input,
         output=output,
@@ -202,8 +207,6 @@ def predict_batch(
     ).checked()
     with request.locks():
         films = inputs_of(request.input, request.written, request.follow_links)
-        if not request.cluster:
-            start_server()  # it imports the decoders while this process imports the engine
         from lib.prediction.classify import classifier_of
         from lib.prediction.results import Results
 
@@ -247,10 +250,10 @@ def watch(runs_dir: Path, results: "Results", model: str, table: str) -> None:
 
 
 def _write_page(
-    request: Request,
+    request: "Request",
     results: "Results",
     counts: "Counts",
-    films: Inputs,
+    films: "Inputs",
     classifier: "FilmClassifier",
 ) -> None:
     """The triage page of the whole table."""
@@ -263,7 +266,7 @@ def _write_page(
 
 
 def _summary(
-    request: Request, films: Inputs, counts: "Counts", classes: Sequence[str], new: int
+    request: "Request", films: "Inputs", counts: "Counts", classes: Sequence[str], new: int
 ) -> str:
     """The last line of the job."""
     kinds = [f"{counts.predictions[name]} {name}" for name in classes]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lib import settings
-from lib.network.choices import Crop, Phase, PrecisionChoice
+from lib.network.choices import FILM_SIDE, Crop, Phase, PrecisionChoice
 from lib.run import execute, signals
 from lib.run.errors import DONE
 from lib.run.flags import Flag
@@ -77,6 +77,14 @@ def train(
             "levels"
         ),
     ] = True,
+    film_side: Annotated[
+        int,
+        Flag(
+            "with --crop lungs, pixels per side that every film is brought to before the crop: "
+            "what is finer is lost on all of them",
+            at_least=128,
+        ),
+    ] = FILM_SIDE,
     cache: Annotated[
         Literal["on", "off"],
         Flag(
@@ -114,9 +122,10 @@ def train(
     Training views are rotated, shifted, scaled and exposed a little differently, never mirrored,
     and look as if they came from other detectors and archives (--vary_acquisition).
     A small segmenter finds the lungs, and the film is cropped to the box around them; where it
-    finds none the whole film is used. Every crop gets the same mean and deviation of grey levels
-    (--even_exposure). The model records both and carries the segmenter, so that
-    evaluate and predict_batch see the same pixels. With --crop none the network sees whole films as
+    finds none the whole film is used. Every film is brought to the same number of pixels before
+    (--film_side), and every crop gets the same mean and deviation of grey levels (--even_exposure).
+    The model records all three and carries the segmenter, so that evaluate and predict_batch see
+    the same pixels. With --crop none the network sees whole films as
     they are exposed. Frozen layers keep their parameters and their BatchNorm statistics. Phase B
     counts Phase A's score as epoch 0, so it is never worse on validation.
 
@@ -133,8 +142,8 @@ def train(
 
     Refused before any work: --nofreeze_backbone with --fine_tune_last_block; --checkpoint_path
     without resuming; --cluster, --views or --precision bf16 without a cache; a checkpoint of
-    another backbone, other classes, another split, another crop or exposure; a class without
-    training or validation films.
+    another backbone, other classes, another split, another crop, exposure or film side; a class
+    without training or validation films.
 
     Examples:
         python -m jobs.train --phase a
@@ -159,6 +168,7 @@ def train(
         precision=precision,
         crop=crop,
         even_exposure=even_exposure,
+        film_side=film_side,
         vary_acquisition=vary_acquisition,
         checkpoint_path=checkpoint_path,
         cluster=cluster,

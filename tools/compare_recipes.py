@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from lib.network.backbones import BACKBONES
+from lib.network.choices import FILM_SIDE
 from lib.network.weights import weights_file
 from lib.storage.atomic import sha256_of
 from lib.training.films import LabelledFilm, Part, SplitFilms
@@ -107,7 +108,7 @@ def main(options: argparse.Namespace) -> None:
     weights = StartingWeights(imagenet=weights_file(BACKBONES[options.backbone], split.cache_dir))
     overrides = Overrides(epochs=options.epochs, lr=options.lr)
     settings = SETTINGS | {"backbone": options.backbone, "crop": options.crop, "seed": 0}
-    settings["even_exposure"] = options.even_exposure
+    settings |= {"even_exposure": options.even_exposure, "film_side": options.film_side}
     last_block = plan_of("b", overrides, **settings)
     recipe = Recipe(plan_of("a", Overrides(), **settings), last_block, weights.digest)
     folds = Folds(recipe, split, Machines(cpus=options.cpus))
@@ -141,5 +142,6 @@ if __name__ == "__main__":
     parser.add_argument("--lr", type=float, help="of Phase B")
     parser.add_argument("--epochs", type=int, help="of Phase B")
     parser.add_argument("--even_exposure", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--film_side", type=int, default=FILM_SIDE)
     parser.add_argument("--cpus", type=int, default=0)
     main(parser.parse_args())

@@ -21,6 +21,7 @@ from lib.network.numerics import Grey
 from lib.prediction.maps import LUNG_FIELD
 from lib.prediction.predictor import Predictor
 from lib.run import console
+from lib.workers.processes import Isolated
 from lib.workers.threads import map_ordered
 
 MARGIN = 3  # pixels of the mask (128 to a side) that are blacked out around it
@@ -65,7 +66,8 @@ class LunglessFeatures:
     def _compute(self, files: Sequence[Path]) -> Iterator[WithoutLungs | None]:
         predictor = self._predictor
         reader = Reader(predictor.manifest.input_side, ANY_SIZE, trust_headers=True)
-        with predictor.readers_of(reader) as readers:
+        isolated = Isolated(reader, reader.lost, predictor.readers, predictor.seconds)
+        with isolated as readers:
             films = readers.map(files, predictor.readers + 2 * FILMS_PER_REQUEST)
             ahead = 2 * predictor.cores + FILMS_PER_REQUEST
             seen = map_ordered(self._views, films, predictor.cores, ahead)

@@ -63,10 +63,9 @@ def read_grey(
     side: int,
     max_pixels: int = MAX_PIXELS,
     trust_headers: bool = False,
-    least_side: int | None = None,
 ) -> np.ndarray:
     """The grey levels of `decode_film`."""
-    return decode_film(path, side, max_pixels, trust_headers, least_side).grey
+    return decode_film(path, side, max_pixels, trust_headers).grey
 
 
 def decode_film(
@@ -74,12 +73,8 @@ def decode_film(
     side: int,
     max_pixels: int = MAX_PIXELS,
     trust_headers: bool = False,
-    least_side: int | None = None,
 ) -> DecodedFilm:
     """Decode a film and bring it to a square of `side` pixels.
-
-    With `least_side` a film of fewer pixels is not enlarged: its square has the film's longer
-    side, but `least_side` at least.
 
     Colour is dropped: a tint tells which hospital photographed its films, not what the lungs look
     like. The aspect ratio is given up as well, since half of the public films come already squeezed
@@ -93,19 +88,17 @@ def decode_film(
         if _is_dicom(path):
             film = dicom.read(path, max_pixels, trust_headers)
             image = Image.fromarray(film.levels)
-            square = _squared(image, side, least_side)
+            square = _squared(image, side)
             aspect = image.width / image.height
             return DecodedFilm(square, aspect, film.notes, image.size, film.maker, film.view)
         with _opened(path, max_pixels) as file:
             size = file.size  # a JPEG is decoded to a smaller one
             image = _decode(file, path, side)
-            square = _squared(image, side, least_side)
+            square = _squared(image, side)
             return DecodedFilm(square, image.width / image.height, size=size)
 
 
-def _squared(image: Image.Image, side: int, least_side: int | None) -> np.ndarray:
-    if least_side is not None:
-        side = min(side, max(least_side, *image.size))
+def _squared(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 

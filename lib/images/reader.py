@@ -65,7 +65,6 @@ class Reader:
     within: Path | None = None  # resolved folder that links must not lead out of
     tags: tuple[str, ...] = ()  # keywords of the DICOM header
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
-    least_side: int | None = None  # pixels; films of fewer than `side` are not enlarged beyond it
 
     def __call__(self, path: Path) -> Film:
         """See `FilmReader`."""
@@ -76,9 +75,7 @@ class Reader:
             )
         tags = dicom.tags(path, self.tags) if self.tags else {}
         try:
-            decoded = decode_film(
-                path, self.side, self.max_pixels, self.trust_headers, self.least_side
-            )
+            decoded = decode_film(path, self.side, self.max_pixels, self.trust_headers)
         except UnreadableFilmError as error:
             return Film(path, str(error), stamp=before, tags=tags)
         if Stamp.of(path) != before:

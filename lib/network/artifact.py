@@ -75,6 +75,7 @@ class ModelManifest:
     calibration: dict[str, Any] | None = None  # lib/prediction/calibration.py; None: no films
     crop: Crop = "none"  # lungs: the folder holds the segmenter, lungs.xml, .bin and .json
     even_exposure: bool = False  # crops get the same mean and deviation of grey levels
+    film_side: int = 0  # pixels that films are brought to before the crop; 0: see `decoded_side`
     int8: Int8 | None = None  # None: made without VNNI or films, or by phase A
     site: str = ""  # place that the calibration was fitted at; empty: validation films at home
 
@@ -88,11 +89,18 @@ class ModelManifest:
         name = f"{self.backbone}@{self.weights_sha256[:12]}"
         return f"{name}+{self.site}@{_digest_of(self.calibration or {})[:6]}" if self.site else name
 
+    @property
+    def decoded_side(self) -> int:
+        """Pixels per side that a film is decoded to. Models with a crop that do not say it were
+        trained on films of twice the input's side.
+        """
+        return self.film_side or self.input_side * (2 if self.crop == "lungs" else 1)
+
     def write(self, folder: Path) -> None:
         """Write model.json, with a digest of its own content."""
         content = {"format": FORMAT, **asdict(self)}
         # without them earlier versions read the folder as well
-        for field in ("crop", "even_exposure", "int8", "site"):
+        for field in ("crop", "even_exposure", "film_side", "int8", "site"):
             if content[field] == getattr(ModelManifest, field):
                 del content[field]
         write_json(folder / MANIFEST_FILE, {**content, "sha256": _digest_of(content)})

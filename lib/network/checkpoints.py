@@ -35,6 +35,7 @@ class Checkpoint:
         ""  # digest of the lung segmenter that films were cropped with; "": whole films
     )
     even_exposure: bool = False  # every crop has the same mean and deviation
+    film_side: int = 0  # pixels that films were brought to before the crop; 0: it is not recorded
 
     @property
     def digest(self) -> str:
@@ -59,7 +60,7 @@ def digest_of_weights(state: Mapping[str, Tensor]) -> str:
 def save(path: Path, content: Checkpoint) -> None:
     """Write `content`; the same content gives the same bytes."""
     state = {"format": FORMAT, **asdict(content), "classes": list(content.classes)}
-    for name in ("segmenter", "even_exposure"):  # without them earlier versions read it as well
+    for name in ("segmenter", "even_exposure", "film_side"):  # as earlier versions read it
         if not state[name]:
             del state[name]
     save_state(path, state)

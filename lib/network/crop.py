@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.network.choices import Crop
 from lib.network.lungs import FOLDER, LungFinder, Lungs
 from lib.network.numerics import Grey
 
@@ -14,6 +13,7 @@ from lib.network.numerics import Grey
 EVEN_MEAN = 125.0
 EVEN_DEVIATION = 55.0
 LEAST_DEVIATION = 12.0  # flatter views are not stretched further: that would show noise
+LEVELS = np.arange(256.0)
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,10 @@ class LungCropper:
         self._even_exposure = even_exposure
 
     def view(self, film: Grey, side: int) -> View:
-        """The view `(side, side)` of a film that was decoded to `decoded_side`."""
+        """The view `(side, side)` of a whole film that was brought to a square."""
         lungs = self._finder.find(film)
         grey = crop_to_lungs(film, lungs, side)
         return View(evenly_exposed(grey) if self._even_exposure else grey, lungs)
-
-
-def decoded_side(input_side: int, crop: Crop) -> int:
-    """Pixels that a film is decoded to at most: twice the input's where it is cropped.
-
-    The box takes about three quarters of each side, so that a view is never enlarged in practice.
-    A film of fewer pixels is decoded to its own size.
-    """
-    return input_side if crop == "none" else 2 * input_side
 
 
 def crop_to_lungs(film: Grey, lungs: Lungs, side: int) -> Grey:
@@ -72,8 +63,9 @@ def evenly_exposed(view: Grey) -> Grey:
     Exposure, display curves and archives make the films of one hospital darker or flatter than
     those of another. The change is linear in the grey levels; what would leave 0 to 255 is cut off.
     """
-    measured = view[::2, ::2]  # a quarter of the pixels is enough
-    gain = EVEN_DEVIATION / max(float(measured.std()), LEAST_DEVIATION)
-    line = (np.arange(256) - float(measured.mean())) * gain + EVEN_MEAN
-    table = line.clip(0, 255).round().astype(int).tolist()
-    return np.asarray(Image.fromarray(view).point(table))
+    image = Image.fromarray(view)
+    share = np.array(image.histogram()) / view.size
+    mean = float(share @ LEVELS)
+    deviation = float(share @ (LEVELS - mean) ** 2) ** 0.5
+    line = (LEVELS - mean) * (EVEN_DEVIATION / max(deviation, LEAST_DEVIATION)) + EVEN_MEAN
+    return np.asarray(image.point(line.clip(0, 255).round().astype(int).tolist()))

@@ -159,6 +159,7 @@ def write_model(
         calibration=calibration,
         crop="lungs" if checkpoint.segmenter else "none",
         even_exposure=checkpoint.even_exposure,
+        film_side=checkpoint.film_side,
         int8=int8,
     )
     manifest.write(partial)

@@ -11,14 +11,14 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
 from PIL import Image
 
-from lib.network.openvino import core
+from lib.network.openvino import core, ov
 from lib.run.errors import JobError
 
 FOLDER = Path(__file__).parent / "lung_model"
@@ -95,8 +95,6 @@ class LungFinder:
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
         }
-        # the labelling of masks, 0.2 s: on another thread, beside the compilation
-        threading.Thread(target=import_module, args=("scipy.ndimage",), daemon=True).start()
         self._compiled = core().compile_model(str(folder / "lungs.xml"), "CPU", settings)
         self._own = threading.local()
 
@@ -110,7 +108,8 @@ class LungFinder:
             return []
         batch = np.stack([_squeezed(grey) for grey in films])[:, None]
         request = self._request_of_this_thread()
-        request.infer([batch])
+        request.set_input_tensor(ov.Tensor(batch))
+        request.infer(share_outputs=True)  # in this thread, without copies
         masks, turns = (request.get_tensor(name).data for name in ("masks", "orientation"))
         return [_judged(*both) for both in zip(masks, turns, strict=True)]
 
@@ -181,58 +180,85 @@ def _squeezed(grey: np.ndarray) -> np.ndarray:
 
 def _judged(masks: np.ndarray, turns: np.ndarray) -> Lungs:
     lungless = turns[-1] > MOST_LUNGLESS
-    lungs = None if lungless else plausible_lungs(masks[0])
-    if lungs is None:
+    found = None if lungless else plausible_lungs(masks[0])
+    if found is None:
         empty = np.zeros((SIDE, SIDE), bool)
         return Lungs(empty, empty, None, ORIENTATIONS[int(turns.argmax())], 0.0)
     orientation = ORIENTATIONS[int(turns[:-1].argmax())]
-    fields = lungs & (masks[1] > THRESHOLD)
-    return Lungs(lungs, fields, box_of(lungs), orientation, float(masks[0][lungs].mean()))
+    fields = found.mask & (masks[1] > THRESHOLD)
+    return Lungs(found.mask, fields, found.box, orientation, found.certainty)
 
 
-def plausible_lungs(probability: np.ndarray) -> np.ndarray | None:
-    """The one or two largest components of a mask, filled, `(128, 128) bool`; None where they are
-    no plausible lungs.
+@dataclass(frozen=True)
+class PlausibleLungs:
+    """A mask `(128, 128) bool` that can be that of lungs, with its box and `Lungs.certainty`."""
+
+    mask: np.ndarray
+    box: Box
+    certainty: float
+
+
+def plausible_lungs(probability: np.ndarray) -> PlausibleLungs | None:
+    """The one or two largest components of a mask `(128, 128)`, filled; None where they are no
+    plausible lungs.
 
     A single component is accepted: on films with an opaque lung the other is all that is seen,
     and lungs that touch are one component.
     """
-    from scipy import ndimage  # 40 MB that a model without a crop does not need
-
     found = probability > THRESHOLD
-    if not found.any():
-        return None
     window = _window_of(found)  # all that follows costs time per pixel
-    labels, count = ndimage.label(found[window])
+    if window is None:
+        return None
+    labels, count = _components(found[window])
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     largest = np.argsort(areas)[::-1][:2]
     is_lung = np.zeros(count + 1, bool)
     is_lung[largest] = areas[largest] > LEAST_SHARE * areas[largest[0]]
-    background, count = ndimage.label(~is_lung[labels])
+    background, count = _components(~is_lung[labels])
     is_outside = np.zeros(count + 1, bool)  # what does not reach the window's edge is a hole
     for edge in (background[0], background[-1], background[:, 0], background[:, -1]):
         is_outside[edge] = True
     is_outside[0] = False
     lungs = np.zeros(found.shape, bool)
     lungs[window] = ~is_outside[background]
-    left, top, right, bottom = box_of(lungs)
+    left, top, right, bottom = box = box_of(lungs)
+    area = np.count_nonzero(lungs)
+    certainty = float(probability.sum(where=lungs)) / area
     plausible = (
-        LEAST_AREA <= lungs.mean() <= LARGEST_AREA
+        LEAST_AREA <= area / lungs.size <= LARGEST_AREA
         and min(right - left, bottom - top) >= LEAST_SIDE
-        and probability[lungs].mean() >= LEAST_CERTAINTY
+        and certainty >= LEAST_CERTAINTY
     )
-    return lungs if plausible else None
+    return PlausibleLungs(lungs, box, certainty) if plausible else None
 
 
-def _window_of(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the smallest window with all pixels of a mask."""
+def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of each pixel's component from 1 on, 0 outside of `mask`; how many there are.
+
+    Pixels that touch at a corner alone are apart.
+    """
+    labels, count = cc3d.connected_components(mask, connectivity=4, return_N=True)
+    return labels, count
+
+
+def _window_of(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the smallest window with all pixels of a mask; None of an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def box_of(mask: np.ndarray) -> Box:
-    """The box around the pixels of a mask, as fractions of its sides."""
-    rows, columns = _window_of(mask)
+    """The box around the pixels of a mask, as fractions of its sides.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    window = _window_of(mask)
+    if window is None:
+        raise ValueError("an empty mask has no box")
+    rows, columns = window
     height, width = mask.shape
     return (columns.start / width, rows.start / height, columns.stop / width, rows.stop / height)

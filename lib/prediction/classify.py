@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.images.inputs import Inputs
-from lib.images.reader import Film, Reader
+from lib.images.reader import Reader
 from lib.network.artifact import ModelManifest
 from lib.network.choices import Precision
 from lib.network.graph import runtime_of_this_machine
@@ -18,6 +18,7 @@ from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
 from lib.prediction.request import PredictOptions, Request
 from lib.prediction.rows import Row, RowSchema, row_of
+from lib.prediction.seen import Seen
 from lib.prediction.triage import Triage
 from lib.run import console
 from lib.run.errors import JobError
@@ -69,9 +70,10 @@ def classifier_of(request: Request, films: Inputs) -> Iterator[FilmClassifier]:
             request.cluster, request.model, request.options, films, request.cpus, request.workers
         )
     else:
-        classifier = Classifier(
-            request.model, request.options, films, request.cores, request.readers
-        )
+        readers = request.readers
+        if films.is_listed:
+            readers = max(1, min(readers, len(films.names)))
+        classifier = Classifier(request.model, request.options, films, request.cores, readers)
     with classifier as ready:
         has = ready.manifest.backbone
         if request.backbone not in (None, has):
@@ -106,15 +108,15 @@ class Classifier:
             options.rule.threshold,
         )
         reader = Reader(
-            self._predictor.decoded_side,
+            self.manifest.decoded_side,
             options.max_pixels,
             tags=options.tags,
             trust_headers=options.trust_headers,
-            least_side=self.manifest.input_side,
         )
-        self._readers: Isolated[Any, Film] = self._predictor.readers_of(films.reader(reader))
+        self._readers: Isolated[Any, Seen] = self._predictor.readers_of(films.reader(reader))
 
     def __enter__(self) -> "Classifier":
+        self._readers.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """Figures: plots put together into PNG files, and into SVG for a page."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,12 @@ from lib.evaluation.films import EvaluationSet
 from lib.evaluation.results import Evaluation
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.reports import plots
+from lib.reports.curves import draw_history, write_png
 from lib.run.errors import UnreadableFilmError
-from lib.storage.atomic import whole_file
 
 THUMBNAIL_SIDE = 256  # pixels
 FILMS_PER_ROW = 6
 _INK = "#010203"  # stands for the page's text colour in an SVG
-
-
-def curves(history: Sequence[Mapping[str, Any]], phase: str, path: Path) -> None:
-    """curves.png: loss and accuracy per epoch, training and validation, the best epoch marked."""
-    table = pd.DataFrame(history)
-    best = table.sort_values(["val_accuracy", "val_loss"], ascending=[False, True]).iloc[0]
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        plots.draw_history(axes, table, what, markersize=4)
-        axes.axvline(best["epoch"], color=plots.GREY, linestyle=":", label="best epoch")
-        axes.legend(frameon=False)
-    figure.suptitle(f"Phase {phase.upper()}")
-    _save(figure, path)
 
 
 def confusion(evaluation: Evaluation, path: Path) -> None:
@@ -41,14 +28,14 @@ def confusion(evaluation: Evaluation, path: Path) -> None:
     side = 1.6 + 1.1 * len(evaluation.classes)
     figure = Figure(figsize=(side, side), layout="constrained")
     plots.draw_confusion(figure.subplots(), evaluation)
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def roc(predictions: pd.DataFrame, evaluation: Evaluation, path: Path) -> None:
     """roc.png."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     plots.draw_roc(figure.subplots(), predictions, evaluation)
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def overview(
@@ -68,7 +55,7 @@ def overview(
     _draw_scores(scores, predictions, evaluation, films.kind)
     _draw_films(upper, "Correct predictions, a random sample", sample, films.file_of)
     _draw_films(lower, "Wrong predictions, the most confident first", worst, films.file_of)
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def errors_of(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -113,9 +100,10 @@ def evaluation_figures(predictions: pd.DataFrame, evaluation: Evaluation) -> dic
 
 def history_figures(history: pd.DataFrame) -> dict[str, Markup]:
     """Loss and accuracy by epoch as SVG."""
+    columns = {str(name): values.tolist() for name, values in history.items()}
 
     def draw(axes: Axes, what: str) -> None:
-        plots.draw_history(axes, history, what, markersize=3)
+        draw_history(axes, columns, what, markersize=3)
         axes.legend(frameon=False, labelcolor=_INK)
 
     return {
@@ -181,10 +169,3 @@ def _draw_film(axes: Axes, row: "pd.Series[Any]", file_of: Mapping[str, Path]) -
         axes.set_title(prediction, fontsize=8, color="black")
     else:
         axes.set_title(f"{prediction}\nis {row['label']}", fontsize=8, color="#c53030")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    with whole_file(path) as file:
-        file.write(buffer.getbuffer())

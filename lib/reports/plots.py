@@ -12,9 +12,8 @@ from lib.evaluation.baselines import BASELINES
 from lib.evaluation.predictions import PROBABILITY, classes_of
 from lib.evaluation.results import BaselineScores, CalibrationScores, Evaluation
 from lib.prediction.classes import KNOWN_CLASSES
+from lib.reports.style import COLOURS, GREY, tidy
 
-COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#4a5568")
-GREY = "#a0aec0"
 DASHES = ("-", "--", "-.", ":")
 FEW_CLASSES = 6  # with more classes figures use smaller letters
 _LONGEST_NAME = 9  # characters that fit below a tick
@@ -107,15 +106,6 @@ def draw_baselines(
     tidy(axes)
 
 
-def draw_history(axes: Axes, history: pd.DataFrame, what: str, markersize: int) -> None:
-    """Training and validation curve of `what` ("loss" or "accuracy") by epoch."""
-    for part, colour in (("train", COLOURS[0]), ("val", COLOURS[1])):
-        values = history[f"{part}_{what}"]
-        axes.plot(history["epoch"], values, "o-", color=colour, label=part, markersize=markersize)
-    axes.set(xlabel="epoch", title=what, xticks=history["epoch"])
-    tidy(axes)
-
-
 def short_names(names: Sequence[str]) -> list[str]:
     """Class names short enough for a tick, all different."""
     shorts = list(names)
@@ -135,12 +125,6 @@ def line_styles(classes: Sequence[str]) -> list[dict[str, Any]]:
         }
         for number in range(len(classes))
     ]
-
-
-def tidy(axes: Axes) -> None:
-    """No box, a faint grid."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
 
 
 def _add_legend(

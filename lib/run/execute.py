@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -25,7 +26,19 @@ def run(job: Job) -> NoReturn:
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     os.close(spare)
-    sys.exit(execute(job, sys.argv[1:]))
+    _hide_main_from_workers()
+    exit_code = execute(job, sys.argv[1:])
+    gc.freeze()  # the last collection would visit every object of torch, which takes a second
+    sys.exit(exit_code)
+
+
+def _hide_main_from_workers() -> None:
+    """Processes of multiprocessing run the module of the job again, for functions that are defined
+    there. None is passed to them, and it takes 0.1 s: a module without name and file is let alone.
+    """
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
 
 
 def execute(job: Job, argv: Sequence[str]) -> int:

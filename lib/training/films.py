@@ -13,7 +13,7 @@ from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.images.files import find_files
 from lib.network.backbones import BACKBONES
-from lib.network.crop import LungCropper, decoded_side
+from lib.network.crop import LungCropper
 from lib.network.lungs import require_segmenter, segmenter_digest
 from lib.network.numerics import Grey
 from lib.run.errors import JobError
@@ -54,12 +54,14 @@ class FilmReader:
     input_side: int  # pixels
     segmenter: str = ""  # digest of the lung segmenter that films are cropped with; "": whole films
     even_exposure: bool = False  # crops get the same mean and deviation of grey levels
+    film_side: int = 0  # pixels that films are brought to before the crop; 0: the input's
 
     @staticmethod
     def of(plan: Plan) -> "FilmReader":
         """The preparation that a plan's network needs."""
         segmenter = segmenter_digest() if plan.crop == "lungs" else ""
-        return FilmReader(BACKBONES[plan.backbone].input_side, segmenter, plan.even_exposure)
+        side = BACKBONES[plan.backbone].input_side
+        return FilmReader(side, segmenter, plan.even_exposure, plan.film_side)
 
     def read(self, film: LabelledFilm) -> Grey:
         """The film as the network sees it, `(input_side, input_side) uint8`.
@@ -78,16 +80,14 @@ class FilmReader:
         return cropper.view(whole, self.input_side).grey
 
     def decode(self, film: LabelledFilm) -> Grey:
-        """The whole film as a square, with up to twice the side of `read` if it is to be cropped.
+        """The whole film as a square of `film_side` pixels, or of the input's.
 
         Raises:
             JobError: the file cannot be read any more; the split job could read it.
         """
-        side = decoded_side(self.input_side, "lungs" if self.segmenter else "none")
+        side = self.film_side or self.input_side
         try:
-            return read_grey(
-                film.path, side, ANY_SIZE, trust_headers=True, least_side=self.input_side
-            )
+            return read_grey(film.path, side, ANY_SIZE, trust_headers=True)
         except JobError as error:
             raise JobError(
                 f"{film.path}: {error}. The films changed during the training: run the jobs again "

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.network.choices import Crop, Phase, Precision, PrecisionChoice, Tap
+from lib.network.choices import FILM_SIDE, Crop, Phase, Precision, PrecisionChoice, Tap
 from lib.run.errors import UsageError
 from lib.workers.ray import check_address
 
@@ -117,6 +117,7 @@ class Plan:
     precision: PrecisionChoice = "auto"  # of the frozen layers; "fp32" without a cache
     crop: Crop = "none"  # lungs: the network sees the box around the lungs
     even_exposure: bool = False  # of that box: the same mean and deviation of grey levels
+    film_side: int = 0  # pixels that films are brought to before the crop; 0: there is no crop
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -132,6 +133,8 @@ class Plan:
             del settings["crop"]
         if not self.even_exposure:
             del settings["even_exposure"]
+        if not self.film_side:
+            del settings["film_side"]
         if self.augmentation.acquisition is None:
             del settings["augmentation"]["acquisition"]
         return settings
@@ -147,6 +150,7 @@ def plan_of(
     vary_acquisition: bool = True,
     crop: Crop = "none",
     even_exposure: bool = True,
+    film_side: int = FILM_SIDE,
     checkpoint_path: Path | None = None,
     cluster: str = "",
     **settings: Any,
@@ -188,6 +192,7 @@ def plan_of(
         augmentation=Augmentation(acquisition=Acquisition() if vary_acquisition else None),
         crop=crop,
         even_exposure=even_exposure and crop == "lungs",
+        film_side=film_side if crop == "lungs" else 0,
         **chosen,
         **settings,
     )

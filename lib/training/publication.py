@@ -13,7 +13,7 @@ from lib.network import checkpoints, export
 from lib.network.choices import Tap
 from lib.network.numerics import Floats, Grey
 from lib.prediction import fitting
-from lib.reports import figures
+from lib.reports.curves import write_curves
 from lib.run import console
 from lib.training.films import FilmReader, LabelledFilm, SplitFilms
 from lib.training.run_folder import EpochScores, RunFolder
@@ -37,7 +37,12 @@ def publish(
             PyTorch.
     """
     split.require_unchanged()
-    figures.curves([asdict(row) for row in history], run.plan.phase, run.folder / "curves.png")
+    rows = [asdict(row) for row in history]
+    write_curves(
+        {name: [row[name] for row in rows] for name in rows[0]},
+        run.plan.phase,
+        run.folder / "curves.png",
+    )
     best = checkpoints.load(run.best_path)
     network.load_state_dict(best.state)
     chosen = export.sample(split.films["val"], export.AGREEMENT_FILMS)

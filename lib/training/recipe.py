@@ -80,6 +80,8 @@ def _plan(config: dict[str, Any]) -> Plan:
         raise NotRepeatableError(
             f"another version of the program trained this model, with {', '.join(unknown)}"
         )
+    if settings.get("crop") == "lungs" and "film_side" not in settings:
+        raise NotRepeatableError("an earlier version trained this model, on larger films")
     varied = settings["augmentation"].get("acquisition")
     if varied:
         varied = Acquisition(**{**varied, "jpeg": tuple(varied["jpeg"])})

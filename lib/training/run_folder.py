@@ -202,6 +202,7 @@ class RunFolder:
             parent_digest=self.identity.start_sha256,
             segmenter=self.identity.segmenter,
             even_exposure=self.plan.even_exposure,
+            film_side=self.plan.film_side,
         )
         checkpoints.save(self.best_path, best)
 

@@ -72,6 +72,7 @@ def starting_weights(
         )
     _require_same_crop(path, start, plan)
     _require_same_exposure(path, start, plan)
+    _require_same_film_side(path, start, plan)
     console.say(
         f"starting from {path}: Phase {start.phase.upper()}, "
         f"validation accuracy {start.val_accuracy:.3f}"
@@ -103,6 +104,17 @@ def _require_same_exposure(path: Path, start: Checkpoint, plan: Plan) -> None:
     raise JobError(
         f"{path} was trained with {trained}, and this run would see other grey levels. Give "
         f"{trained}, or run Phase A again."
+    )
+
+
+def _require_same_film_side(path: Path, start: Checkpoint, plan: Plan) -> None:
+    if not plan.film_side or start.film_side == plan.film_side:
+        return
+    how = f"Give --film_side {start.film_side}, or run" if start.film_side else "Run"
+    trained = start.film_side or "twice the network's"
+    raise JobError(
+        f"{path} was trained on films of {trained} pixels per side, and this run would see films "
+        f"of {plan.film_side}. {how} Phase A again."
     )
 
 

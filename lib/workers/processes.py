@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from lib.run.errors import JobError
 
@@ -36,6 +37,7 @@ MEMORY = (
 GRACE = 60.0  # seconds beyond the time limit after which a silent pool counts as dead
 _ATTEMPTS = 5  # consecutive pools that may die without a result
 _PR_SET_PDEATHSIG = 1
+CONSTS.sleep_unit = 0.02  # seconds until a pool notices that it is to stop, or that a worker died
 # Bytes: sun_path holds 108 on Linux and 104 elsewhere, the zero at the end included.
 _LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
@@ -77,12 +79,18 @@ class Isolated(Generic[Item, Result]):
         lost: Callable[[Item, str], Result],
         processes: int,
         seconds: float,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
+        """`prepare`, picklable as well, runs in each process before its first item. An exception
+        of it is not told: what is still missing then is missing for the first item.
+        """
         self._lost, self._processes = lost, processes
-        self._new_pool = partial(_Pool[Item, Result], function, processes, seconds)
+        self._new_pool = partial(_Pool[Item, Result], function, processes, seconds, prepare)
         self._pool: _Pool[Item, Result] | None = None
 
     def __enter__(self) -> "Isolated[Item, Result]":
+        """The processes start now, beside whatever comes before the first `map`."""
+        self._pool = self._new_pool()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,12 +150,27 @@ class _PoolDiedError(Exception):
 
 
 class _Pool(Generic[Item, Result]):
-    def __init__(self, function: Callable[[Item], Result], processes: int, seconds: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[Item], Result],
+        processes: int,
+        seconds: float,
+        prepare: Callable[[], object] | None,
+    ) -> None:
         start_server()
-        self._pool = ProcessPool(processes, initializer=_confine, context=_context())
+        self._pool = ProcessPool(
+            processes, initializer=_begin, initargs=(prepare,), context=_context()
+        )
         self._function, self._seconds = function, seconds
         self._futures: deque[ProcessFuture[Result]] = deque()
         self._schedule_error: Exception | None = None
+        self._starting = threading.Thread(target=self._start, daemon=True)
+        self._starting.start()
+
+    def _start(self) -> None:
+        """Fork the workers, which has to wait for the server. `ask` tells what goes wrong."""
+        with suppress(Exception):
+            _ = self._pool.active
 
     def ask(self, item: Item) -> None:
         try:
@@ -174,6 +197,7 @@ class _Pool(Generic[Item, Result]):
         return future.result()
 
     def stop(self) -> None:
+        self._starting.join()
         with suppress(RuntimeError):
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
@@ -202,6 +226,14 @@ def _require_short_socket_path() -> None:
 
 def _context() -> Any:
     return multiprocessing.get_context("forkserver")
+
+
+def _begin(prepare: Callable[[], object] | None) -> None:
+    """In a worker, before its first item."""
+    _confine()
+    if prepare:
+        with suppress(Exception):
+            prepare()
 
 
 def _confine() -> None:

@@ -15,7 +15,6 @@ from lib.network.crop import (
     LEAST_DEVIATION,
     LungCropper,
     crop_to_lungs,
-    decoded_side,
     evenly_exposed,
 )
 from lib.network.lungs import (
@@ -47,10 +46,6 @@ def phantom() -> np.ndarray:
     return np.asarray(Image.fromarray(film).resize((448, 448), Image.Resampling.BILINEAR))
 
 
-def test_a_film_is_decoded_to_more_pixels_only_where_it_is_cropped() -> None:
-    assert (decoded_side(224, "none"), decoded_side(224, "lungs")) == (224, 448)
-
-
 @pytest.mark.parametrize("shape", [(400, 400), (300, 900)])
 def test_the_crop_of_a_decoded_film_is_its_box_with_the_margin(
     tmp_path: Path, shape: tuple[int, int]
@@ -61,7 +56,7 @@ def test_the_crop_of_a_decoded_film_is_its_box_with_the_margin(
         200
     )
     Image.fromarray(film).save(tmp_path / "a.png")
-    decoded = read_grey(tmp_path / "a.png", decoded_side(224, "lungs"))
+    decoded = read_grey(tmp_path / "a.png", 448)
     view = crop_to_lungs(decoded, _lungs(0.2, 0.3, 0.7, 0.8), 224)
     assert view.shape == (224, 224)
     assert view[3:-3, 3:-3].min() == 200  # 0.14 to 0.76 by 0.24 to 0.86: the bright part alone

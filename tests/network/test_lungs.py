@@ -123,9 +123,10 @@ def test_the_two_largest_components_are_kept_and_filled() -> None:
     probability[5:8, 5:8] = 0.9  # a third component
     lungs = plausible_lungs(probability)
     assert lungs is not None
-    assert lungs[52, 32]
-    assert not lungs[6, 6]
-    assert box_of(lungs) == (20 / SIDE, 30 / SIDE, 100 / SIDE, 90 / SIDE)
+    assert lungs.mask[52, 32]
+    assert not lungs.mask[6, 6]
+    assert lungs.certainty < 0.95
+    assert lungs.box == box_of(lungs.mask) == (20 / SIDE, 30 / SIDE, 100 / SIDE, 90 / SIDE)
 
 
 def test_a_speck_and_a_doubtful_mask_are_no_lungs() -> None:

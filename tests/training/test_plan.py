@@ -106,12 +106,15 @@ def test_the_settings_of_a_run_have_the_views_and_the_precision_in_use() -> None
         "cached",
         "crop",
         "even_exposure",
+        "film_side",
     }
 
 
 def test_the_crop_is_a_setting_of_a_run_only_where_there_is_one() -> None:
     assert "crop" not in _plan(crop="none").resolved(3, "bf16")
-    assert _plan(crop="lungs").resolved(3, "bf16")["crop"] == "lungs"
+    assert "film_side" not in _plan(crop="none").resolved(3, "bf16")
+    settings = _plan(crop="lungs", film_side=300).resolved(3, "bf16")
+    assert (settings["crop"], settings["film_side"]) == ("lungs", 300)
 
 
 def test_exposure_is_made_even_only_where_the_lungs_are_known() -> None:

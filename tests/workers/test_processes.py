@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.workers.processes import MEMORY, map_isolated
+from lib.workers.processes import MEMORY, Isolated, map_isolated
 from tests.conftest import environment
 
 
@@ -76,6 +76,27 @@ def test_an_exception_of_the_function_is_raised_in_its_place() -> None:
         next(answers)
 
 
+def _make_ready() -> None:
+    os.environ["READY"] = "1"
+
+
+def _fail_to_make_ready() -> None:
+    raise OSError("cannot")
+
+
+def _is_ready(_: int) -> bool:
+    return "READY" in os.environ
+
+
+@pytest.mark.parametrize(("prepare", "ready"), [(_make_ready, True), (_fail_to_make_ready, False)])
+def test_a_process_is_prepared_before_its_first_item(
+    prepare: Callable[[], None], ready: bool
+) -> None:
+    with Isolated(_is_ready, _lost, 2, 10, prepare) as isolated:
+        assert list(isolated.map(range(6))) == [ready] * 6
+        assert list(isolated.map(range(6))) == [ready] * 6
+
+
 def _pid(_: int) -> int:
     return os.getpid()
 
@@ -109,3 +130,30 @@ def test_workers_die_with_a_job_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     job.wait()
+
+
+_JOB = '''
+from lib.run import execute
+from lib.workers.processes import map_isolated
+
+print("imported", __name__)
+
+
+def job() -> int:
+    """Double."""
+    return 0 if list(map_isolated(abs, None, [-1, -2], 2, 10)) == [1, 2] else 1
+
+
+if __name__ == "__main__":
+    execute.run(job)
+'''
+
+
+def test_workers_do_not_import_the_module_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "job_module.py").write_text(_JOB)
+    command = [sys.executable, "-m", "job_module", "--quiet"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["imported __main__"]
