@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lib.network.openvino import ov
-from tools.lung_net import ORIENTATIONS, SIDE, LungNet
+from tools.lung_net import ORIENTATIONS, SIDE
 
 ATTRIBUTION = (
     "Weights trained on lung masks by V7 Labs (covid-19-xray-dataset, CC BY 4.0) of films by "
@@ -21,7 +21,7 @@ ATTRIBUTION = (
 class _Shipped(torch.nn.Module):
     """Takes `(B, 1, 128, 128) uint8`; gives probabilities instead of logits."""
 
-    def __init__(self, network: LungNet) -> None:
+    def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -30,7 +30,7 @@ class _Shipped(torch.nn.Module):
         return masks.sigmoid(), turns.softmax(1)
 
 
-def export(network: LungNet, folder: Path, record: dict[str, Any]) -> None:
+def export(network: torch.nn.Module, folder: Path, record: dict[str, Any]) -> None:
     """Write lungs.xml, lungs.bin and lungs.json to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)

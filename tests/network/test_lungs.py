@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from lib.dataset import chest, synthetic
@@ -138,17 +140,36 @@ def test_a_speck_and_a_doubtful_mask_are_no_lungs() -> None:
 
 @pytest.mark.skipif(not (SHARED / "lungs").is_dir(), reason="needs ../shared/lungs")
 def test_the_recipe_learns_and_exports(tmp_path: Path) -> None:
-    from tools import lung_films, train_lungs
+    from tools import lung_films
     from tools.lung_export import export as export_lungs
+    from tools.lung_learner import Learner, train
+    from tools.lung_net import LungNet
+    from tools.train_lungs import PUPIL
 
     films, kept, _ = lung_films.read_children(SHARED / "lungs", most=24)
-    plan = train_lungs.Plan(steps=12, batch=8)
-    learner = train_lungs.Learner.fresh(plan)
-    losses = train_lungs.train(learner, [films, films, kept, kept], plan, plan.steps)
+    torch.manual_seed(0)
+    learner = Learner(LungNet(), replace(PUPIL, steps=12, batch=8))
+    losses = train(learner, [films, films, kept, kept], seed=0)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     export_lungs(learner.averaged, tmp_path / "lungs", {"recipe": 0})
     found = LungFinder(folder=tmp_path / "lungs").find(films.grey[0])
     assert found.mask.shape == (SIDE, SIDE)
+
+
+@pytest.mark.skipif(not (SHARED / "lungs").is_dir(), reason="needs ../shared/lungs")
+def test_the_teacher_adds_to_the_masks_and_fills_those_that_films_lack() -> None:
+    from tools import lung_films, train_lungs
+
+    films, kept, _ = lung_films.read_children(SHARED / "lungs", most=12)
+    course = replace(train_lungs.TEACHER, steps=2, batch=4)
+    plan = train_lungs.Plan(teacher=course, taught=0.25)
+    teacher = train_lungs.trained_teacher(films, [kept, kept], plan)
+    taught = train_lungs.taught_children(teacher, films, plan)
+    assert taught.known.all()
+    lungs = films.target[:, 0] == 255
+    assert (taught.target[:, 0][lungs] >= 191).all()
+    assert (taught.target[:, 0][~lungs] <= 64).all()
+    assert np.median(taught.target[:, 0][~lungs]) > 0
 
 
 def test_threads_that_come_first_at_the_same_time_do_not_wait_for_each_other() -> None:
