@@ -174,7 +174,7 @@ def predict_batch(
         python -m jobs.predict_batch --input inbox --output $(date +%F).csv --incremental db.sqlite
     """
     if not cluster and "://" not in input:  # a bucket starts it with its client
-        start_server("lib.prediction.seen")  # it imports beside the imports below
+        start_server("lib.prediction.preload")  # it imports beside the imports below
     from lib.images.inputs import inputs_of
     from lib.prediction.request import OperatingRule, PredictOptions, Request
 

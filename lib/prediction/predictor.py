@@ -34,7 +34,7 @@ class Predictor:
         Raises:
             JobError: as `ModelManifest.read`.
         """
-        start_server("lib.prediction.seen")  # unless it runs already; beside the compilation
+        start_server("lib.prediction.preload")  # unless it runs already; beside the compilation
         self.folder = folder
         self.manifest = ModelManifest.read(folder)
         self.precision = self.manifest.precision(precision)
