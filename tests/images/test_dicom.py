@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_files
@@ -38,11 +39,29 @@ def _levels(path: Path) -> np.ndarray:
 
 
 def test_every_format_shows_the_same_film_and_gets_the_same_answer(
-    chain: Path, film: Image.Image, tmp_path: Path
+    chain: Path, phantom_films: Path, tmp_path: Path
 ) -> None:
+    """The answer is that of the grey PNG within .02, on average over five films: a model that is
+    undecided about one of them may move further there.
+    """
     folder = tmp_path / "in"
-    files = formats.write_every_format(folder, film)
-    assert len(files) >= 38
+    for number, path in enumerate(sorted(phantom_films.rglob("patient*.png"))[:5]):
+        with Image.open(path) as image:
+            film = image.convert("L").resize((256, 240))
+        files = formats.write_every_format(folder / str(number), film)
+        assert len(files) >= 38
+        _require_same_levels(files, film)
+    assert predict(chain, folder, tmp_path / "x.csv") == 0
+    table = pd.read_csv(tmp_path / "x.csv")
+    numbers, names = table["path"].str.split("/", n=1, expand=True).to_numpy().T
+    probabilities = table.filter(like="prob_").set_index([numbers, names])
+    assert len(probabilities.columns) == 3
+    plain = probabilities.xs("grey.png", level=1)
+    shift = (probabilities - plain.reindex(numbers).to_numpy()).abs().groupby(level=1).mean()
+    assert shift.to_numpy().max() <= 0.02, shift.max(axis=1).idxmax()
+
+
+def _require_same_levels(files: list[Path], film: Image.Image) -> None:
     wanted = np.asarray(
         film.resize((224, 224), Image.Resampling.BILINEAR, reducing_gap=2.0)
     ).astype(int)
@@ -52,15 +71,6 @@ def test_every_format_shows_the_same_film_and_gets_the_same_answer(
             path.name
         )
         assert measure(path).width == 256
-    assert predict(chain, folder, tmp_path / "x.csv") == 0
-    with open(tmp_path / "x.csv", newline="") as file:
-        rows = {row["path"]: row for row in csv.DictReader(file)}
-    for name in ("prob_NORMAL", "prob_PNEUMONIA", "prob_TUBERCULOSIS"):
-        shift = {
-            path: abs(float(row[name]) - float(rows["grey.png"][name]))
-            for path, row in rows.items()
-        }
-        assert max(shift.values()) <= 0.02, max(shift, key=lambda path: shift[path])
 
 
 @pytest.mark.parametrize(
