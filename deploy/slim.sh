@@ -64,8 +64,10 @@ slim_jobs() {
   step "pygments: lexers; no job colours source code" rm -rf pygments/lexers
   # 8.7 MB
   step "torchvision: native operators of object detection" rm -f torchvision/_C.so
-  # 11.9 MB
-  step "networkx, sympy/physics: only torch.compile and its like import them" rm -rf networkx sympy/physics
+  # 14.1 MB
+  step "networkx, parts of sympy: only torch.compile and its like import them" rm -rf networkx sympy/{physics,stats}
+  # 0.7 MB
+  step "scikit-learn: sample data" rm -rf sklearn/datasets/{data,descr,images}
   # 6.1 MB
   step "pydicom: test files and structured reports" rm -rf pydicom/data/test_files pydicom/sr
   # 10.9 MB
