@@ -41,8 +41,8 @@ def _levels(path: Path) -> np.ndarray:
 def test_every_format_shows_the_same_film_and_gets_the_same_answer(
     chain: Path, phantom_films: Path, tmp_path: Path
 ) -> None:
-    """The answer is that of the grey PNG within .02, on average over five films: a model that is
-    undecided about one of them may move further there.
+    """The answer is that of the grey PNG within .02: on the first film, and in every format on
+    average over five. The losses of WebP may move one film that the model is undecided about by .1.
     """
     folder = tmp_path / "in"
     for number, path in enumerate(sorted(phantom_films.rglob("patient*.png"))[:5]):
@@ -57,8 +57,12 @@ def test_every_format_shows_the_same_film_and_gets_the_same_answer(
     probabilities = table.filter(like="prob_").set_index([numbers, names])
     assert len(probabilities.columns) == 3
     plain = probabilities.xs("grey.png", level=1)
-    shift = (probabilities - plain.reindex(numbers).to_numpy()).abs().groupby(level=1).mean()
-    assert shift.to_numpy().max() <= 0.02, shift.max(axis=1).idxmax()
+    shift = (probabilities - plain.reindex(numbers).to_numpy()).abs()
+    on_average = shift.groupby(level=1).mean().max(axis=1)
+    assert on_average.max() <= 0.02, on_average.idxmax()
+    on_first = shift.max(axis=1).xs("0")
+    assert on_first.drop("lossy.webp").max() <= 0.02, on_first.idxmax()
+    assert shift.xs("lossy.webp", level=1).to_numpy().max() <= 0.1
 
 
 def _require_same_levels(files: list[Path], film: Image.Image) -> None:
