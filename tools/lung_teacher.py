@@ -46,10 +46,6 @@ class Teacher(nn.Module):
     def encoder_parameters(self) -> list[nn.Parameter]:
         return [*self.stem.parameters(), *self.blocks.parameters()]
 
-    def decoder_parameters(self) -> list[nn.Parameter]:
-        parts = (self.decoder, self.masks, self.orientation)
-        return [parameter for part in parts for parameter in part.parameters()]
-
     def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
         centred = films - films.mean((1, 2, 3), keepdim=True)
         spread = centred.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -79,13 +79,22 @@ def dice(one: Tensor, other: Tensor) -> Tensor:
     return 2 * both / total.clamp(min=1)
 
 
+def two_looks(teacher: nn.Module, grey: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask probabilities `(N, 2, 128, 128)` from two views of each film, both as the first has it,
+    and the orientation probabilities of the first.
+    """
+    plain, back, other = upright_views(grey)
+    first, turns = segment(teacher, plain)
+    return first, back(segment(teacher, other)[0]), turns
+
+
 def taught_children(teacher: nn.Module, children: Films, plan: Plan) -> Films:
     """The children's films with their masks mixed with the teacher's probabilities.
 
     A mask that a film lacks becomes the teacher's.
     """
-    plain, back, other = upright_views(children.grey)
-    seen = _as_target((segment(teacher, plain)[0] + back(segment(teacher, other)[0])) / 2)
+    first, second, _ = two_looks(teacher, children.grey)
+    seen = _as_target((first + second) / 2)
     mixed = plan.taught * seen + (1 - plan.taught) * children.target
     target = np.where(children.known[:, :, None, None], mixed, seen).round().astype(np.uint8)
     return replace(children, target=target, known=np.ones_like(children.known))
@@ -96,9 +105,7 @@ def agreed_adults(teacher: nn.Module, grey: np.ndarray, plan: Plan) -> Films:
 
     Masks that the teacher does not take for lungs, or of one lung alone, are left out too.
     """
-    plain, back, other = upright_views(grey)
-    first, turns = segment(teacher, plain)
-    second = back(segment(teacher, other)[0])
+    first, second, turns = two_looks(teacher, grey)
     mean = (first + second) / 2
     agree = dice(first[:, 0] > 0.5, second[:, 0] > 0.5) >= plan.agreement
     plausible = torch.tensor(

@@ -66,8 +66,7 @@ class LunglessFeatures:
     def _compute(self, files: Sequence[Path]) -> Iterator[WithoutLungs | None]:
         predictor = self._predictor
         reader = Reader(predictor.manifest.input_side, ANY_SIZE, trust_headers=True)
-        isolated = Isolated(reader, reader.lost, predictor.readers, predictor.seconds)
-        with isolated as readers:
+        with Isolated(reader, reader.lost, predictor.readers, predictor.seconds) as readers:
             films = readers.map(files, predictor.readers + 2 * FILMS_PER_REQUEST)
             ahead = 2 * predictor.cores + FILMS_PER_REQUEST
             seen = map_ordered(self._views, films, predictor.cores, ahead)

@@ -54,10 +54,13 @@ class Predictor:
         return Crop(folder.absolute(), self.manifest.input_side, self.manifest.even_exposure)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """One `Prediction` per path, in order. Any size is decoded: ingest has checked it."""
-        reader = Reader(self.manifest.decoded_side, ANY_SIZE, trust_headers=True)
-        with self.readers_of(reader) as readers:
+        """One `Prediction` per path, in order."""
+        with self.readers_of_files() as readers:
             yield from self.answers(readers, paths)
+
+    def readers_of_files(self) -> Isolated[Path, Seen]:
+        """`readers_of` files of any size: ingest has checked it."""
+        return self.readers_of(Reader(self.manifest.decoded_side, ANY_SIZE, trust_headers=True))
 
     def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Seen]:
         """Decoding processes that several calls of `answers` can use.

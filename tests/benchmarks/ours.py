@@ -13,8 +13,7 @@ from typing import Any
 
 import fire
 
-from lib.images.decode import ANY_SIZE, read_grey
-from lib.images.reader import Reader
+from lib.images.decode import read_grey
 from lib.prediction.predictor import Predictor
 from lib.workers.cores import usable_cores
 from lib.workers.threads import map_ordered
@@ -44,8 +43,7 @@ def predict(data: str, out: str, model: str) -> None:
     """Files to probabilities, as predict_batch does it."""
 
     def piece_of(predictor: Predictor, open_until_measured: ExitStack) -> Piece:
-        reader = Reader(predictor.manifest.decoded_side, ANY_SIZE, trust_headers=True)
-        readers = open_until_measured.enter_context(predictor.readers_of(reader))
+        readers = open_until_measured.enter_context(predictor.readers_of_files())
         return lambda files: predictor.answers(readers, files)
 
     _measure(data, out, model, piece_of)
