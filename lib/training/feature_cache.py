@@ -38,7 +38,7 @@ from lib.training.plan import Augmentation
 from lib.workers.shipped import Shipped
 from lib.workers.threads import map_ordered
 
-VERSION = 4  # raised when reading, augmentation or graphs make something else of the same film
+VERSION = 5  # raised when reading, augmentation or graphs make something else of the same film
 CHUNK = 64  # films that are computed and written together
 LOOKAHEAD = 8  # films that are read ahead, beside one per reader
 SECONDS_BETWEEN_SYNCS = 10.0  # work that a kill costs at most
