@@ -61,7 +61,7 @@ class _Depthwise(torch.autograd.Function):
         (gradient,), (features, weight) = gradients, context.saved_tensors
         films, channels = features.shape[:2]
         with torch.autocast("cpu", enabled=False):
-            of_features = conv2d_input(
+            of_features = conv2d_input(  # type: ignore[no-untyped-call]
                 features.shape, weight, gradient, padding=context.padding, groups=channels
             )
             of_weights = nn.functional.conv2d(
