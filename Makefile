@@ -6,6 +6,7 @@ hash := \#
 unquote := s/[[:space:]]+$(hash).*//; s/^"(.*)"$$/\1/; s/^'(.*)'$$/\1/
 setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1 | sed -E "$(subst ",\",$(unquote))"),$(2))
 
+DATASET_GIVEN := $(DATASET)
 DATASET  := $(call setting,DATASET,kaggle)
 BACKBONE := $(call setting,BACKBONE,efficientnet_b0)
 WEIGHTS  := $(call setting,WEIGHTS)
@@ -73,7 +74,7 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts same-films
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
@@ -81,7 +82,7 @@ help: ## list the targets
 	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, SCORE_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
-setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
+setup: $(READY) .env mounts ## make everything ready: .env, and the image, or .venv where no engine answers
 	@echo "runner: $(RUNNER), ready"
 
 # Three sets of generated films (lib/dataset/synthetic.py): one fair, one whose classes come from one hospital each, and films of
@@ -109,7 +110,7 @@ demo: ## the whole chain on generated films, offline, about 3 minutes
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
 	@echo "results: $(RUNS_DIR)/report.html (read this first), $(RUNS_DIR)/evaluation/, $(ANSWERS)"
 
-ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
+ingest: $(READY) mounts same-films ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
 
 labels: export CXR_FILMS = $(FILMS)
@@ -165,6 +166,14 @@ rollback: $(READY) mounts ## let the version that answered before answer again
 # Films that were added, changed or removed at the source since the manifest was written.
 CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print 2>/dev/null | head -n 1))
 
+# The default set takes the place of no other films: .env, as make writes it, names it too. Another set does where somebody names it.
+same-films:
+	@$(if $(DATASET_GIVEN)$(filter-out kaggle,$(DATASET)),exit 0;) record='$(DATA_DIR)/raw/source.json'; \
+	[ -e "$$record" ] && ! grep -q '"dataset": "kaggle"' "$$record" || exit 0; \
+	held=$$(sed -n -e 's|"folder:/input"|"folder:PATH"|' -e 's/.*"description": "\([^"]*\)".*/\1/p' "$$record" | sed 's/ ([0-9]* films, .*//'); \
+	echo "error: $(DATA_DIR)/raw holds $$held, and DATASET names no films: give DATASET=$$held, best in .env with BACKBONE." \
+		"DATASET=kaggle on the command line brings the Kaggle set in their place. Nothing was changed." >&2; exit 2
+
 # The chain. Each job writes its target last and whole; the settings files change only when a setting does.
 $(MANIFEST): $(DATA_DIR)/.settings-ingest $(if $(CHANGED),FORCE) | $(READY) mounts
 	@echo "runner: $(RUNNER)"
@@ -199,6 +208,7 @@ $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 		--input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' --nodrift $(PREDICT_ARGS) $(tolerant)
 
+$(DATA_DIR)/.settings-ingest: | same-films
 $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
 $(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_A_ARGS)
