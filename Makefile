@@ -26,6 +26,9 @@ owner_of = $(shell [ "$$(id -u)" = 0 ] && ls -ldn . | awk '{ print $$$(1) }' || 
 UID := $(or $(call setting,UID),$(call owner_of,3,-u))
 GID := $(or $(call setting,GID),$(call owner_of,4,-g))
 SELINUX := $(call setting,SELINUX)
+# Extra flags of the jobs of the chain.
+CHAIN_ARGS := INGEST_ARGS SPLIT_ARGS TRAIN_A_ARGS TRAIN_B_ARGS EVALUATE_ARGS PREDICT_ARGS
+$(foreach name,$(CHAIN_ARGS),$(eval $(name) := $$(call setting,$(name))))
 export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CROP CACHE_GB UID GID
 
 PYTHON   := .venv/bin/python
@@ -38,6 +41,7 @@ SCORES   := $(RUNS_DIR)/evaluation/metrics.json
 ANSWERS  := $(RUNS_DIR)/predictions/test.csv
 
 comma := ,
+space := $(subst ,, )
 READ_ONLY := ro$(if $(SELINUX),$(comma)$(SELINUX))
 # A folder of films and a weights file lie outside the container: they are mounted read-only.
 FOLDER := $(if $(findstring folder:,$(DATASET)),$(DATASET:folder:%=%))
@@ -79,15 +83,15 @@ tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, SCORE_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: $(subst $(space),$(comma) ,$(CHAIN_ARGS)) (to stay: in .env), EXTERNAL_ARGS, SCORE_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
 setup: $(READY) .env mounts ## make everything ready: .env, and the image, or .venv where no engine answers
 	@echo "runner: $(RUNNER), ready"
 
 # Three sets of generated films (lib/dataset/synthetic.py): one fair, one whose classes come from one hospital each, and films of
-# another hospital, which both models are scored on. To save time Phase A alone is not scored (-o).
-DEMO = $(MAKE) --no-print-directory BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
+# another hospital, which both models are scored on. The flags in .env do not count. To save time Phase A is not scored (-o).
+DEMO = $(MAKE) --no-print-directory $(addsuffix =,$(CHAIN_ARGS)) BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
 DEMO_FAIR = DATA_DIR=data/demo RUNS_DIR=runs/demo
 DEMO_CONFOUNDED = DATA_DIR=data/demo/confounded RUNS_DIR=runs/demo/confounded
 DEMO_ELSEWHERE = DATA_DIR=data/demo/elsewhere RUNS_DIR=runs/demo/elsewhere

@@ -128,3 +128,38 @@ def test_setup_writes_dotenv_for_the_local_runner_too(
 ) -> None:
     assert make("setup").returncode == 0
     assert f"UID={os.getuid()}" in (tmp_path / ".env").read_text()
+
+
+# Flags of the jobs
+
+
+def test_flags_in_dotenv_stay(make: Callable[..., Done], tmp_path: Path) -> None:
+    flags = '"--epochs 12 --lr 3e-4" # longer'
+    (tmp_path / ".env").write_text(f"{FOLDER}\nTRAIN_B_ARGS={flags}\n")
+    trained = "train --phase b --epochs 12 --lr 3e-4"
+    assert trained in _calls(make("train-b"))
+    assert trained not in _calls(make("all"))
+    assert "train --phase b --epochs 3" in _calls(make("train-b", "TRAIN_B_ARGS=--epochs 3"))
+    assert _jobs(make("train-b")) == ["train b"]  # as .env says, again
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("INGEST", "ingest"),
+        ("SPLIT", "split"),
+        ("TRAIN_A", "train"),
+        ("TRAIN_B", "train"),
+        ("EVALUATE", "evaluate"),
+        ("PREDICT", "predict_batch"),
+    ],
+)
+def test_every_job_of_the_chain_takes_flags_from_dotenv(
+    make: Callable[..., Done], tmp_path: Path, name: str, job: str
+) -> None:
+    example = (PROJECT / ".env.example").read_text()
+    assert f"\n{name}_ARGS=\n" in example
+    lines = example.replace(f"\n{name}_ARGS=\n", f"\n{name}_ARGS=--some flag\n")
+    (tmp_path / ".env").write_text(lines)
+    calls = [call for call in _calls(make("all")) if call.endswith("--some flag")]
+    assert calls[-1].split()[0] == job
