@@ -16,6 +16,8 @@ WORKERS  := $(call setting,WORKERS,0)
 PRECISION := $(call setting,PRECISION,auto)
 CROP     := $(call setting,CROP,lungs)
 CACHE_GB := $(call setting,CACHE_GB,0)
+# How the jobs read films; the jobs take these from the environment and .env themselves.
+READING  := $(call setting,MAX_MEGAPIXELS,200.0) $(call setting,FILE_TIMEOUT,20.0) $(call setting,FOLLOW_LINKS,False) $(call setting,TRUST_HEADERS,False)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
 $(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
@@ -213,7 +215,7 @@ $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' --nodrift $(PREDICT_ARGS) $(tolerant)
 
 $(DATA_DIR)/.settings-ingest: | same-films
-$(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
+$(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(READING) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
 $(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_A_ARGS)
 $(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_B_ARGS)

@@ -163,3 +163,23 @@ def test_every_job_of_the_chain_takes_flags_from_dotenv(
     (tmp_path / ".env").write_text(lines)
     calls = [call for call in _calls(make("all")) if call.endswith("--some flag")]
     assert calls[-1].split()[0] == job
+
+
+# How films are read
+
+
+@pytest.mark.parametrize(
+    "changed", ["MAX_MEGAPIXELS=50", "FILE_TIMEOUT=60", "FOLLOW_LINKS=True", "TRUST_HEADERS=1"]
+)
+def test_films_are_brought_again_when_they_are_read_otherwise(
+    make: Callable[..., Done], changed: str
+) -> None:
+    _calls(make("all", FOLDER))
+    assert _jobs(make("all", FOLDER, changed)) == CHAIN
+    assert _jobs(make("all", FOLDER, changed)) == []
+
+
+def test_the_defaults_in_dotenv_change_nothing(make: Callable[..., Done], tmp_path: Path) -> None:
+    _calls(make("all", FOLDER))
+    shutil.copy(PROJECT / ".env.example", tmp_path / ".env")
+    assert _jobs(make("all", FOLDER)) == []
