@@ -29,7 +29,7 @@ UID := $(or $(call setting,UID),$(call owner_of,3,-u))
 GID := $(or $(call setting,GID),$(call owner_of,4,-g))
 SELINUX := $(call setting,SELINUX)
 # Extra flags of the jobs of the chain.
-CHAIN_ARGS := INGEST_ARGS SPLIT_ARGS TRAIN_A_ARGS TRAIN_B_ARGS EVALUATE_ARGS PREDICT_ARGS
+CHAIN_ARGS := INGEST_ARGS SPLIT_ARGS TRAIN_A_ARGS TRAIN_B_ARGS EVALUATE_A_ARGS EVALUATE_ARGS PREDICT_ARGS
 $(foreach name,$(CHAIN_ARGS),$(eval $(name) := $$(call setting,$(name))))
 export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CROP CACHE_GB UID GID
 
@@ -200,9 +200,9 @@ $(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
 	$(call JOB,train) --phase b $(TRAIN_B_ARGS) $(strict)
 	@touch $@
 
-$(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
+$(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate-a | $(READY) mounts
 	$(call JOB,evaluate) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/model' \
-		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
+		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_A_ARGS) $(tolerant)
 
 # The job itself finds out whether a source can be left out; EVALUATE_ARGS=--noleave_source_out spares the time.
 LEAVE_SOURCE_OUT = $(if $(or $(findstring leave_source_out,$(EVALUATE_ARGS)),$(findstring --films,$(EVALUATE_ARGS))),,--leave_source_out)
@@ -219,6 +219,7 @@ $(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(READING
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
 $(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_A_ARGS)
 $(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_B_ARGS)
+$(RUNS_DIR)/.settings-evaluate-a: SETTINGS = $(PRECISION) $(EVALUATE_A_ARGS)
 $(RUNS_DIR)/.settings-evaluate: SETTINGS = $(PRECISION) $(EVALUATE_ARGS)
 $(RUNS_DIR)/.settings-predict: SETTINGS = $(PRECISION) $(PREDICT_ARGS)
 $(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts

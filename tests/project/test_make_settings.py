@@ -143,43 +143,49 @@ def test_flags_in_dotenv_stay(make: Callable[..., Done], tmp_path: Path) -> None
     assert _jobs(make("train-b")) == ["train b"]  # as .env says, again
 
 
-@pytest.mark.parametrize(
-    ("name", "job"),
-    [
-        ("INGEST", "ingest"),
-        ("SPLIT", "split"),
-        ("TRAIN_A", "train"),
-        ("TRAIN_B", "train"),
-        ("EVALUATE", "evaluate"),
-        ("PREDICT", "predict_batch"),
-    ],
-)
 def test_every_job_of_the_chain_takes_flags_from_dotenv(
-    make: Callable[..., Done], tmp_path: Path, name: str, job: str
+    make: Callable[..., Done], tmp_path: Path
 ) -> None:
-    example = (PROJECT / ".env.example").read_text()
-    assert f"\n{name}_ARGS=\n" in example
-    lines = example.replace(f"\n{name}_ARGS=\n", f"\n{name}_ARGS=--some flag\n")
+    names = ("INGEST", "SPLIT", "TRAIN_A", "EVALUATE_A", "TRAIN_B", "EVALUATE", "PREDICT")
+    lines = (PROJECT / ".env.example").read_text()
+    for name in names:
+        assert f"\n{name}_ARGS=\n" in lines
+        lines = lines.replace(f"\n{name}_ARGS=\n", f"\n{name}_ARGS=--of {name}\n")
     (tmp_path / ".env").write_text(lines)
-    calls = [call for call in _calls(make("all")) if call.endswith("--some flag")]
-    assert calls[-1].split()[0] == job
+    assert [call.split()[-1] for call in _calls(make("all"))] == list(names)
 
 
 # How films are read
 
 
-@pytest.mark.parametrize(
-    "changed", ["MAX_MEGAPIXELS=50", "FILE_TIMEOUT=60", "FOLLOW_LINKS=True", "TRUST_HEADERS=1"]
-)
-def test_films_are_brought_again_when_they_are_read_otherwise(
-    make: Callable[..., Done], changed: str
-) -> None:
-    _calls(make("all", FOLDER))
-    assert _jobs(make("all", FOLDER, changed)) == CHAIN
-    assert _jobs(make("all", FOLDER, changed)) == []
+def test_films_are_brought_again_when_they_are_read_otherwise(make: Callable[..., Done]) -> None:
+    words = [FOLDER]
+    _calls(make("all", *words))
+    for changed in ("MAX_MEGAPIXELS=50", "FILE_TIMEOUT=60", "FOLLOW_LINKS=True", "TRUST_HEADERS=1"):
+        words.append(changed)
+        assert _jobs(make("all", *words)) == CHAIN
+    assert _jobs(make("all", *words)) == []
 
 
 def test_the_defaults_in_dotenv_change_nothing(make: Callable[..., Done], tmp_path: Path) -> None:
     _calls(make("all", FOLDER))
     shutil.copy(PROJECT / ".env.example", tmp_path / ".env")
     assert _jobs(make("all", FOLDER)) == []
+
+
+# Evaluations
+
+
+def test_flags_of_the_evaluation_are_for_the_last_model_alone(make: Callable[..., Done]) -> None:
+    compare = "--compare runs/evaluation/phase_a"
+    phase_a, last = _calls(make("evaluate", FOLDER, f"EVALUATE_ARGS={compare}"))[-3::2]
+    assert compare not in phase_a
+    assert last.endswith(compare)
+    assert _jobs(make("evaluate", FOLDER)) == ["evaluate"]
+
+
+def test_phase_a_has_flags_of_its_own(make: Callable[..., Done]) -> None:
+    flags = "EVALUATE_A_ARGS=--positive TUBERCULOSIS"
+    phase_a, last = _calls(make("evaluate", FOLDER, flags))[-3::2]
+    assert phase_a.endswith("--positive TUBERCULOSIS")
+    assert "--positive" not in last
