@@ -189,3 +189,23 @@ def test_phase_a_has_flags_of_its_own(make: Callable[..., Done]) -> None:
     phase_a, last = _calls(make("evaluate", FOLDER, flags))[-3::2]
     assert phase_a.endswith("--positive TUBERCULOSIS")
     assert "--positive" not in last
+
+
+# Containers
+
+
+@pytest.mark.parametrize("target", ["external", "labels"])
+def test_compose_takes_what_make_hands_on(
+    make: Callable[..., Done], tmp_path: Path, target: str
+) -> None:
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], check=False).returncode:
+        pytest.skip("needs docker compose")
+    (tmp_path / "labels.csv").touch()
+    (tmp_path / "bin").mkdir()
+    checks = tmp_path / "bin/docker"  # instead of a run
+    checks.write_text(f"#!/bin/sh\nexec {docker} compose --profile '*' config -q\n")
+    checks.chmod(0o755)
+    words = [f"PATH={checks.parent}:{os.environ['PATH']}", "RUNNER=docker"]
+    done = make(target, *words, "FILMS=folder:films", "LABELS=labels.csv")
+    assert done.returncode == 0, done.stderr
