@@ -325,7 +325,7 @@ audit: ## look the pinned packages up in a database of known vulnerabilities
 	@deploy/audit.sh
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
-	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation external predictions best_*.pt .settings-*)
+	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation external predictions report.html best_*.pt .settings-*)
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again

@@ -209,3 +209,12 @@ def test_compose_takes_what_make_hands_on(
     words = [f"PATH={checks.parent}:{os.environ['PATH']}", "RUNNER=docker"]
     done = make(target, *words, "FILMS=folder:films", "LABELS=labels.csv")
     assert done.returncode == 0, done.stderr
+
+
+def test_clean_deletes_the_report_of_the_model_and_keeps_what_was_promoted(
+    make: Callable[..., Done], tmp_path: Path
+) -> None:
+    (tmp_path / "runs/models").mkdir(parents=True)
+    (tmp_path / "runs/report.html").touch()
+    assert make("clean").returncode == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["models"]
