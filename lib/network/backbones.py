@@ -29,7 +29,7 @@ class Backbone:
     input_side: int  # pixels
     features: int  # channels of the last feature map
     trunk: tuple[str, ...]  # modules below the last block; "features.6[:14]" slices a sequence
-    last_block: tuple[str, ...]  # trained by Phase B: the layers at the coarsest resolution
+    last_block: tuple[str, ...]  # trained by Phase B: what computes at the coarsest resolution
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     weights: str = "IMAGENET1K_V1"  # torchvision's name, or the Python package with the file
