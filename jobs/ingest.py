@@ -14,7 +14,7 @@ from lib.dataset.joined import Joining, films_of, join, joined, records_to_join
 from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import LabelledFiles
 from lib.dataset.manifest import FilmRecord, write_rows
-from lib.dataset.raw import RawPlan, earlier_records, record_of
+from lib.dataset.raw import RawPlan, record_of
 from lib.dataset.sources import Source
 from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
@@ -91,18 +91,18 @@ def ingest(
     with atomic.lock(data_dir, "the data folder"), trusted_authorities():
         raw, staging = data_dir / "raw", data_dir / f".raw{atomic.PARTIAL}"
         atomic.recover_folder(raw)
+        stays = records_to_join(data_dir) if table else joined(data_dir)
         source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
         _require_apart(source, data_dir)
         if table:
-            films_there = records_to_join(data_dir)
-            joining = join(source.root, table, films_there, follow_links, threads)
+            joining = join(source.root, table, stays, follow_links, threads)
             _say_what_joins(joining)
-            films = [*films_of(films_there, raw), *joining.films]
+            films = [*films_of(stays, raw), *joining.films]
         else:
             found = sources.scan(source, classes, follow_links, apart_from=[data_dir])
             _say_what_is_left_out(found)
             bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
-            films = [*found.films, *films_of(joined(earlier_records(data_dir)), raw)]
+            films = [*found.films, *films_of(stays, raw)]
 
         plan = RawPlan.of(films, data_dir)
         room = sources.free_space_for(source, plan.to_copy, data_dir)

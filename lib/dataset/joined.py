@@ -55,9 +55,27 @@ def records_to_join(data_dir: Path) -> list[FilmRecord]:
     return records
 
 
-def joined(records: Sequence[FilmRecord]) -> list[FilmRecord]:
-    """The rows of the films that joined with a label; an ingest of a dataset keeps them."""
-    return [record for record in records if record.origin.startswith(MARK)]
+def joined(data_dir: Path) -> list[FilmRecord]:
+    """The rows of the films that joined with a label; an ingest of a dataset keeps them.
+
+    None if there is no manifest, or one that cannot be read and names no such film.
+
+    Raises:
+        JobError: it cannot be read and names such films, which would be lost.
+    """
+    path = data_dir / "raw" / "manifest.csv"
+    try:
+        return [record for record in read_manifest(data_dir) if record.origin.startswith(MARK)]
+    except JobError as error:
+        named = path.read_bytes().count(MARK.encode()) if path.is_file() else 0
+        if not named:
+            return []
+        raise JobError(
+            f"{path} cannot be read ({error.__cause__}), and {named} films beside it joined with a "
+            "reader's labels. They would be lost, so nothing was changed. Restore the manifest "
+            "from a backup; or keep a copy of the folder, delete it, run the ingest job again "
+            "(make ingest), and then join the labels again (make labels)."
+        ) from error
 
 
 def join(

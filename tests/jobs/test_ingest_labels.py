@@ -109,6 +109,9 @@ def test_wrong_use_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str
     assert join(root, labels(root, ("ward/0.png", "COVID"), ("ward/1.png", "TB"))) == 0
     assert "left out: COVID (1)" in capsys.readouterr().err
     assert len(read_manifest(root / "data")) == len(before) + 1
-    (root / "data/raw/manifest.csv").write_text("damaged")
+    manifest = root / "data/raw/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",96,96,", ",96,wide,", 1))
     assert join(root, labels(root, ("ward/3.png", "TB"))) == 1
+    assert run(ingest, "--dataset", f"folder:{root / 'source'}", *LITE0, *dirs(root)[:2]) == 1
+    assert "1 films beside it joined with a reader's labels" in capsys.readouterr().err
     assert len(list((root / "data/raw").rglob("*.png"))) == len(before) + 1
