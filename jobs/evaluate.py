@@ -325,8 +325,6 @@ def leave_sources_out(
     """
     from lib.evaluation.leave_source_out import NO_SOURCE, LeftOutTable, folds_of
 
-    path = request.folder / "leave_source_out.csv"
-    path.unlink(missing_ok=True)  # an earlier table may be of another model
     if not request.leave_source_out:
         return None
     folds, found = folds_of(films), LeftOutTable(NO_SOURCE)
@@ -335,7 +333,7 @@ def leave_sources_out(
         from lib.training.leave_source_out import table_of_folds
 
         found = table_of_folds(folds, request, scored)
-    found.write(path)
+    found.write(request.folder / "leave_source_out.csv")
     return found
 
 
@@ -368,7 +366,6 @@ def repeat_splits(
     request: Request, films: "EvaluationSet", manifest: "ModelManifest"
 ) -> "Repeats | None":
     """Train heads on other splits, and write repeats.csv; None: not asked for."""
-    (request.folder / "repeats.csv").unlink(missing_ok=True)  # of another model, perhaps
     if not request.repeats:
         return None
     signals.import_torch()

@@ -1,6 +1,6 @@
 """The three tables of an evaluation, from which every score is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,21 @@ def predict(
         rows.append(labelled_cells(film, schema.cells(row)))
         if request.recalibrate:
             outputs.append(answer.without_pixels())
+    withdraw_earlier(request.folder, {"repeats.csv"} if request.repeats else set())
     return write_predictions(request.folder / "predictions.csv", rows), outputs
+
+
+def withdraw_earlier(folder: Path, written: Collection[str] = ()) -> None:
+    """Delete what an earlier evaluation left in `folder` and this one may not write again.
+
+    To be called before the first new table is written, and not while the evaluation can still be
+    refused. metrics.json goes first, because where it is, the folder is complete. What this
+    evaluation has `written` stays.
+    """
+    names = ("metrics.json", "thresholds.csv", "recalibrated.csv", "leave_source_out.csv")
+    for name in (*names, "repeats.csv"):
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:

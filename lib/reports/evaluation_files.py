@@ -8,6 +8,7 @@ from lib.evaluation.labelled_table import LabelledEvaluation
 from lib.evaluation.operating_point import threshold_table
 from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import Evaluation
+from lib.evaluation.tables import withdraw_earlier
 from lib.reports import figures, pages
 from lib.reports.labelled_page import write_labelled_report
 from lib.reports.pages import Study
@@ -15,7 +16,10 @@ from lib.storage import atomic
 
 
 def write_all(study: Study, folder: Path, report: Path, model_card: Path | None) -> None:
-    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
+    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete.
+
+    The tables are there, and no metrics.json of an earlier evaluation beside them.
+    """
     evaluation, predictions = study.evaluation, study.predictions
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
@@ -35,6 +39,7 @@ def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: i
     evaluation, predictions = scored.evaluation, scored.predictions
     columns = [str(name) for name in predictions.columns]
     rows = predictions.to_dict("records")
+    withdraw_earlier(folder)
     atomic.write_csv(folder / "predictions.csv", columns, rows)  # type: ignore[arg-type]
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
@@ -44,7 +49,6 @@ def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: i
 
 
 def _write_thresholds(evaluation: Evaluation, predictions: pd.DataFrame, path: Path) -> None:
-    path.unlink(missing_ok=True)  # an earlier table may be of another class
     point = evaluation.operating_point
     if point:
         labelled = LabelledPredictions.of(predictions)

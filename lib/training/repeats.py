@@ -11,6 +11,7 @@ from lib.evaluation.films import LabelledFilm as EvaluatedFilm
 from lib.evaluation.repeats import rows_of, score_repeats
 from lib.evaluation.request import Request
 from lib.evaluation.results import Repeats
+from lib.evaluation.tables import withdraw_earlier
 from lib.run import console
 from lib.run.errors import JobError
 from lib.storage import atomic
@@ -53,6 +54,7 @@ def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repea
     table = pd.concat(parts, ignore_index=True)
     columns = [str(name) for name in table.columns]
     cells = [dict(zip(columns, row, strict=True)) for row in table.itertuples(index=False)]
+    withdraw_earlier(request.folder)
     atomic.write_csv(request.folder / "repeats.csv", columns, cells)
     return score_repeats(table, round(sum(sizes) / len(sizes)))
 
