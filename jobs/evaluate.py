@@ -376,16 +376,16 @@ def repeat_splits(
 
 def print_results(request: Request, evaluation: "Evaluation", films: "EvaluationSet") -> int:
     """Print the scores and return the exit code."""
-    from lib.evaluation.labelled_folder import NO_FILE
+    from lib.reports.left_out import count_missing
     from lib.reports.summary import print_evaluation
 
     print_evaluation(evaluation, request.folder, request.report)
-    without_file = evaluation.external.left_out.get(NO_FILE, 0) if evaluation.external else 0
+    missing = count_missing(evaluation.external) if evaluation.external else 0
     if evaluation.unreadable:
         console.warn(
             f"{evaluation.unreadable} {films.kind} could not be read; predictions.csv says why."
         )
-    return SOME_INPUTS_UNUSABLE if evaluation.unreadable or without_file else DONE
+    return SOME_INPUTS_UNUSABLE if evaluation.unreadable or missing else DONE
 
 
 def _films_from_elsewhere(

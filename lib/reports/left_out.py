@@ -4,7 +4,10 @@ from collections import defaultdict
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from lib.evaluation.fetched_folder import UNFETCHED
 from lib.evaluation.films import Elsewhere, LeftOut
+from lib.evaluation.labelled_folder import NO_FILE
+from lib.evaluation.results import External
 from lib.run import console
 from lib.storage import atomic
 from lib.storage.cells import to_cell
@@ -39,6 +42,11 @@ def print_left_out(elsewhere: Elsewhere) -> None:
             f"{elsewhere.namesakes} films that are scored name a patient who is in the model's "
             "split: other films, but perhaps of the same patients."
         )
+
+
+def count_missing(external: External) -> int:
+    """Films that should have been scored and are not there: a reason to look, and for exit 3."""
+    return sum(external.left_out.get(reason, 0) for reason in (NO_FILE, UNFETCHED))
 
 
 def _named(one: LeftOut) -> str:
