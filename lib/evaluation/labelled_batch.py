@@ -1,5 +1,6 @@
 """A table of predictions with a reader's labels: which films are scored, and what this is worth."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,34 @@ from lib.storage.cells import from_cell
 
 NEEDED = ("path", "prediction", "needs_review", "model")  # columns
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EarlierChoice:
+    """Which films an earlier evaluation of a table scored, and how they were chosen from it."""
+
+    paths: Collection[str]
+    chosen: str
+    readable: int  # films of that table with a prediction
+
+    @staticmethod
+    def read(folder: Path) -> "EarlierChoice | None":
+        """Of the evaluation in `folder`; None if it is not whole, or of no table with labels."""
+        try:
+            labelled = json.loads((folder / "metrics.json").read_text())["labelled"]
+            paths = set(read_predictions(folder / "predictions.csv")["path"])
+            return EarlierChoice(paths, labelled["chosen"], labelled["readable"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def of(self, readable: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+        """As `_chosen`, for the same films in the table of another model.
+
+        How they were chosen holds for a table of the same number of films alone.
+        """
+        is_same_table = len(readable) == self.readable
+        kept = readable[readable["path"].isin(self.paths)]
+        return (self.chosen if is_same_table else "some"), kept
 
 
 @dataclass
@@ -85,11 +114,16 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def join_labels(
-    table: pd.DataFrame, name: str, labels: LabelTable, model: str | None
+    table: pd.DataFrame,
+    name: str,
+    labels: LabelTable,
+    model: str | None,
+    earlier: EarlierChoice | None = None,
 ) -> LabelledPredictionTable:
     """The films of a table that a reader has labelled; `name` is the table's.
 
-    `model` selects the rows of one model, where the table has rows of several.
+    `model` selects the rows of one model, where the table has rows of several. To be compared with
+    an `earlier` evaluation, the films are those that it scored.
 
     Raises:
         JobError: rows of several models or none of the wanted one, a film with two labels, or no
@@ -100,7 +134,7 @@ def join_labels(
     answers = _answers(table, labels, classes)
     label_of = answers.labels
     readable = table[table["prediction"].ne("")]
-    chosen, kept = _chosen(readable, label_of)
+    chosen, kept = earlier.of(readable) if earlier else _chosen(readable, label_of)
     films = kept[kept["path"].map(lambda path: label_of.get(path) in classes)]
     answered = readable[readable["path"].isin(label_of.keys())]
     given = answered["path"].map(label_of)

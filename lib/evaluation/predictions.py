@@ -118,7 +118,7 @@ def read_earlier(
     """Read the predictions of an earlier evaluation of the same films.
 
     Raises:
-        JobError: there is none, or it scored other films or classes.
+        JobError: there is none, or it has other films, labels or classes.
     """
     file = folder / "predictions.csv"
     if not file.exists():
@@ -126,9 +126,14 @@ def read_earlier(
             f"--compare {folder}: there is no {file}. Give the folder of an earlier evaluation."
         )
     earlier = read_predictions(file)
-    if earlier["path"].tolist() != list(films) or earlier["label"].tolist() != list(labels):
+    if earlier["path"].tolist() != list(films):
         raise JobError(
             f"--compare {folder} scored other films: evaluate both models on the same films."
+        )
+    if earlier["label"].tolist() != list(labels):
+        raise JobError(
+            f"--compare {folder} scored these films with other labels: evaluate both models with "
+            "the same labels."
         )
     if classes_of(earlier) != list(classes):
         raise JobError(

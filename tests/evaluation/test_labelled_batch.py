@@ -24,9 +24,9 @@ from lib.storage import tables
 CLASSES = ("NORMAL", "TUBERCULOSIS")
 
 
-def write_table(path: Path, films: int = 40, models: int = 1) -> Path:
-    """Every second film is sampled, every fourth asks for a review; the last cannot be read."""
-    schema = RowSchema(CLASSES, has_sample=True)
+def write_table(path: Path, films: int = 40, models: int = 1, sampled: bool = True) -> Path:
+    """Every second film is `sampled`, every fourth asks for a review; the last cannot be read."""
+    schema = RowSchema(CLASSES, has_sample=sampled)
     rows = []
     for n in range(films):
         p = n / films
