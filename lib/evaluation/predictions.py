@@ -1,4 +1,4 @@
-"""predictions.csv as a table, and as the arrays that scores are computed from."""
+"""predictions.csv as a table, and as the arrays that scores are computed from; tables as CSV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib.run.errors import JobError
+from lib.storage.atomic import write_csv
 
 PROBABILITY = "prob_"  # columns prob_<CLASS>
 
@@ -110,6 +111,13 @@ def read_predictions(path: Path) -> pd.DataFrame:
         if column == "confidence" or column.startswith(PROBABILITY):
             table[column] = pd.to_numeric(table[column], errors="coerce")
     return table
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV with the columns of the table, whole or not at all."""
+    columns = [str(name) for name in table.columns]
+    rows = table.itertuples(index=False, name=None)
+    write_csv(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
 
 def read_earlier(

@@ -9,7 +9,7 @@ import pandas as pd
 from lib.evaluation import baselines, source_probe
 from lib.evaluation.films import EvaluationSet, LabelledFilm
 from lib.evaluation.model import Scored
-from lib.evaluation.predictions import read_predictions
+from lib.evaluation.predictions import read_predictions, write_table
 from lib.evaluation.request import Request
 from lib.images.reader import Film
 from lib.prediction.prediction import Prediction
@@ -74,7 +74,7 @@ def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) ->
     if request.baselines and films.training:
         compute = compute_of(request, scored)
         table = baselines.predict_baselines(films, compute)
-    _write_table(table, request.folder / "baselines.csv")
+    write_table(request.folder / "baselines.csv", table)
     return table
 
 
@@ -91,14 +91,8 @@ def probe_sources(request: Request, films: EvaluationSet, scored: Scored) -> pd.
     table = source_probe.no_probe()
     if request.baselines and films.training and not films.elsewhere:
         table = source_probe.probe_sources(films, features_of, request.seed)
-    _write_table(table, request.folder / "source_probe.csv")
+    write_table(request.folder / "source_probe.csv", table)
     return table
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    columns = list(table.columns)
-    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
-    atomic.write_csv(path, columns, rows)
 
 
 def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from lib.evaluation.labelled_table import LabelledEvaluation
 from lib.evaluation.operating_point import threshold_table
-from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.predictions import LabelledPredictions, write_table
 from lib.evaluation.results import Evaluation
 from lib.evaluation.tables import withdraw_earlier
 from lib.reports import figures, pages
@@ -37,10 +37,8 @@ def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: i
     metrics.json.
     """
     evaluation, predictions = scored.evaluation, scored.predictions
-    columns = [str(name) for name in predictions.columns]
-    rows = predictions.to_dict("records")
     withdraw_earlier(folder)
-    atomic.write_csv(folder / "predictions.csv", columns, rows)  # type: ignore[arg-type]
+    write_table(folder / "predictions.csv", predictions)
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
     figures.roc(predictions, evaluation, folder / "roc.png")
