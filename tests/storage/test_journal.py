@@ -143,6 +143,18 @@ def test_rows_of_another_model_are_refused_and_kept_unless_told_otherwise(tmp_pa
         assert journal.open(False, lambda *_: True) == 0
 
 
+def test_a_row_with_a_cell_of_any_length_is_reused_and_published(tmp_path: Path) -> None:
+    table, long = tmp_path / "t.csv", "x" * 200_000
+    _fill(table, [0])
+    _fill(table, [1], error=long)
+    _fill(table, [1], error=long)  # the second failure is reused
+    _fill(table, [2])
+    taken_over, rows = _finish(table)
+    assert taken_over == 3
+    assert rows[2] == f"1.png,A1,{long}"
+    assert [record[2] for record in table_of(table, COLUMNS).records()][1] == long
+
+
 def test_a_kept_table_gets_the_new_rows_and_never_two_for_a_path(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("path,prediction,error\n0.png,old,\n00.png,old,\n")
