@@ -45,8 +45,15 @@ class Predictor:
 
     @cached_property
     def graph(self) -> Graph:
-        """Compiled at its first use, so that reading processes start meanwhile."""
-        return Graph(self.folder, self.precision, self.cores)
+        """Compiled at its first use, so that reading processes start meanwhile.
+
+        Raises:
+            JobError: the folder holds another model than the one that `manifest` describes.
+        """
+        try:
+            return Graph(self.folder, self.precision, self.cores)
+        finally:  # also where its files have gone
+            self.manifest.require_in(self.folder)
 
     def _crop_of(self, folder: Path) -> Crop | None:
         if self.manifest.crop == "none":
