@@ -21,7 +21,7 @@ from lib.network import backbones, graph, weights
 from lib.network.backbones import BACKBONES
 from lib.network.choices import Phase, PrecisionChoice, Tap
 from lib.network.taps import write_taps
-from lib.run.errors import LockedError
+from lib.run.errors import JobError, LockedError
 from lib.storage import atomic
 from lib.training import activation_store
 from lib.training.activation_store import ActivationStore, delete_shard
@@ -241,6 +241,12 @@ def test_rows_without_keys_and_keys_without_rows_count_for_nothing(tmp_path: Pat
     assert store.locate(KEYS).missing == [*range(50, 100)]
     store.writer(50)
     assert store.locate(KEYS).missing == [*range(50, 100)]
+
+
+def test_a_film_that_is_not_stored_never_gets_the_row_of_another(tmp_path: Path) -> None:
+    rows = _stored(tmp_path, 0, 40).locate(KEYS)
+    with pytest.raises(JobError, match="lacks 1 of 2 films"):
+        rows.read([39, 40])
 
 
 def test_a_large_shard_is_followed_by_another_and_both_are_read(
