@@ -114,7 +114,7 @@ def _others(own: Path) -> list[Path]:
 def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: float) -> int:
     """Delete of `deletable`, folders and shards below `root`, what must go for `needed` bytes.
 
-    Returns the bytes that may be added then, which may be fewer.
+    What another run is writing stays. Returns the bytes that may be added then, which may be fewer.
     """
     used, free = _size(root), shutil.disk_usage(root).free
     limit = int(cache_gb * 1e9) if cache_gb else (free + used) // 2
@@ -122,12 +122,24 @@ def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: floa
     for path in sorted(deletable, key=lambda path: path.stat().st_mtime):
         if used + needed <= limit:
             break
-        used -= _size(path)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            delete_shard(path)
+        used -= _freed(path)
     return limit - used
+
+
+def _freed(path: Path) -> int:
+    """Delete a folder or a shard. Returns its bytes; 0 where the lock of the folder cannot be had,
+    because another run writes to it or because nobody can.
+    """
+    size = _size(path)
+    try:
+        with atomic.lock(path if path.is_dir() else path.parent, "the feature cache"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                delete_shard(path)
+    except JobError:
+        return 0
+    return size
 
 
 def _size(path: Path) -> int:

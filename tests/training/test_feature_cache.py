@@ -306,7 +306,7 @@ def test_views_that_are_there_need_no_room() -> None:
 
 def test_room_is_made_by_deleting_what_was_unused_for_longest(tmp_path: Path) -> None:
     def paths() -> list[str]:
-        return sorted(path.name for path in tmp_path.iterdir())
+        return sorted(path.name for path in tmp_path.glob("[!.]*"))
 
     (tmp_path / "other").mkdir()
     for name in ("other/x", "old.f16", "old.keys", "young.f16"):
@@ -319,6 +319,22 @@ def test_room_is_made_by_deleting_what_was_unused_for_longest(tmp_path: Path) ->
     assert paths() == ["old.f16", "old.keys", "young.f16"]
     assert free_room(tmp_path, deletable[:2], 5_000_000, 0.013) == pytest.approx(7e6, abs=10_000)
     assert paths() == ["young.f16"]
+
+
+def test_what_another_run_is_writing_is_not_deleted_to_make_room(tmp_path: Path) -> None:
+    others, own = [tmp_path / name for name in ("busy", "idle")], tmp_path / "own"
+    for path in (*(folder / "001_cut_000001.f16" for folder in others), own / "old.f16"):
+        path.parent.mkdir()
+        path.write_bytes(bytes(3_000_000))
+    deletable = [*others, own / "old.f16"]
+    with atomic.lock(others[0], "x"), atomic.lock(own, "x"):
+        assert free_room(tmp_path, deletable, 9_000_000, 0.009) == pytest.approx(3e6, abs=30_000)
+    assert sorted(path.name for path in tmp_path.rglob("*.f16")) == [
+        "001_cut_000001.f16",
+        "old.f16",
+    ]
+    assert free_room(tmp_path, [others[0], own / "old.f16"], 9_000_000, 0.009) > 8_900_000
+    assert not list(tmp_path.rglob("*.f16"))
 
 
 def test_shards_of_wanted_films_stay_where_others_are_deleted(make: Make) -> None:
