@@ -47,10 +47,12 @@ class Shard:
         """
         self._write_keys([])  # first: a key that a damaged file has lost the row of is dropped
         size = (len(self.keys) + films) * self.row_bytes
-        with open(self.path, "ab") as file:
+        # Where a file system cannot allocate, glibc writes the blocks: it must read them too, and
+        # refuses a file that is open for appending.
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-            elif file.tell() < size:  # macOS: the size alone
+            elif file.seek(0, os.SEEK_END) < size:  # macOS: the size alone
                 file.truncate(size)
 
     def append(self, keys: Sequence[bytes], rows: Activations) -> None:
