@@ -24,11 +24,15 @@ def fill_cache(features: FrozenFeatures, plan: Plan, views: int | None, cache_gb
     """Compute what the cache lacks for `plan` and return the number of views in it.
 
     `views` None chooses as many as disk and memory allow; 0 is returned where not even one fits.
+    `views` 0, of an interrupted run for which none fitted, leaves the cache as it is.
     Phase A's pass gives Phase B's activations as well: as many views of them as fit are kept, too.
 
     Raises:
         JobError: more views were asked for than fit.
     """
+    if views == 0:
+        console.say("this run began without a cached view: the frozen layers run in every epoch")
+        return 0
     memory, most = usable_memory(), views or min(plan.epochs, AUTO_VIEWS)
     validation = Wanted(features.films["val"], [(0, tap) for tap in TAPS])
     training = [_training(features, plan.tap, view) for view in range(1, most + 1)]

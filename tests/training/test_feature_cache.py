@@ -27,7 +27,7 @@ from lib.training import activation_store
 from lib.training.activation_store import ActivationStore, delete_shard
 from lib.training.augmentation import augment
 from lib.training.batches import Batches, CachedBatches, batches_of
-from lib.training.cache_room import free_room, make_room, views_that_fit
+from lib.training.cache_room import fill_cache, free_room, make_room, views_that_fit
 from lib.training.feature_cache import CacheKey, FrozenFeatures, View, Wanted
 from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
 from lib.training.machines import Machines
@@ -298,6 +298,15 @@ def test_views_are_as_many_as_epochs_disk_and_memory_allow(
     room: int, memory: int, views: int
 ) -> None:
     assert views_that_fit([100] * 4, 100, room, memory) == views
+
+
+def test_a_run_that_began_without_views_goes_on_without_them_though_there_is_room_now(
+    make: Make,
+) -> None:
+    frozen = make()
+    plan = plan_of("a", Overrides(epochs=2), **SETTINGS)
+    assert fill_cache(frozen, plan, 0, 1000.0) == 0
+    assert not list(frozen.folder.glob("*.f16"))
 
 
 def test_views_that_are_there_need_no_room() -> None:

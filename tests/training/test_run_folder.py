@@ -1,7 +1,12 @@
-"""The identity of a run: what makes two runs the same."""
+"""The identity of a run: what makes two runs the same; and what is known of an interrupted one."""
+
+from pathlib import Path
+
+import pytest
 
 from lib.training.plan import Overrides, plan_of
-from lib.training.run_folder import RunIdentity
+from lib.training.run_folder import RunFolder, RunIdentity
+from lib.training.starting_weights import StartingWeights
 from tests.training.plans import SETTINGS
 
 
@@ -13,3 +18,15 @@ def test_a_run_without_a_cache_is_not_one_whose_cache_has_no_room() -> None:
         for cache in (True, False)
     }
     assert len(fingerprints) == 2
+
+
+def _run_folder(runs_dir: Path) -> RunFolder:
+    plan = plan_of("a", Overrides(), **SETTINGS)
+    return RunFolder(runs_dir, RunIdentity(plan, "fp32", ("A", "B"), "split", "start"))
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_an_interrupted_run_keeps_its_number_of_views(tmp_path: Path, views: int) -> None:
+    assert _run_folder(tmp_path).views() is None
+    _run_folder(tmp_path).begin(views, StartingWeights(), False, 1)
+    assert _run_folder(tmp_path).views() == views
