@@ -98,15 +98,15 @@ class RunFolder:
         self.title, self.classes = f"phase {plan.phase}", identity.classes
         self.fingerprint = ""  # set by `begin`
 
-    def views(self) -> int | None:
+    def views(self, restart: bool = False) -> int | None:
         """The number of views that is known before the cache is filled.
 
         It is what --views asks for, or what the run in this folder had chosen: the disk may have
-        less room now. None: not known yet.
+        less room now. None: not known yet. `restart` gives up the run in this folder.
         """
         if self.plan.views is not None or not self.plan.cached:
             return self.plan.views or 0
-        config = self._read("config.json")
+        config = None if restart else self._read("config.json")
         if config:
             views = int(config["plan"].get("views", 0))
             if self.identity.fingerprint(views) == config["fingerprint"]:

@@ -26,7 +26,10 @@ def _run_folder(runs_dir: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("views", [0, 3])
-def test_an_interrupted_run_keeps_its_number_of_views(tmp_path: Path, views: int) -> None:
+def test_an_interrupted_run_keeps_its_number_of_views_unless_it_is_given_up(
+    tmp_path: Path, views: int
+) -> None:
     assert _run_folder(tmp_path).views() is None
     _run_folder(tmp_path).begin(views, StartingWeights(), False, 1)
     assert _run_folder(tmp_path).views() == views
+    assert _run_folder(tmp_path).views(restart=True) is None
