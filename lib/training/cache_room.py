@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -17,6 +18,7 @@ from lib.training.plan import Plan
 from lib.workers.cores import usable_memory
 
 AUTO_VIEWS = 4  # most views chosen unasked: more did not change the scores (docs/PERFORMANCE.md)
+ABANDONED_SECONDS = 3600.0  # after which nobody is making these graphs any more
 RESERVE = 500_000_000  # bytes of the disk that stay free
 
 
@@ -107,12 +109,18 @@ def make_room(features: FrozenFeatures, wanted: Sequence[Wanted], cache_gb: floa
         os.utime(own)
     needed = features.lacking_bytes(*wanted)
     shards = [shard.path for shard in features.unused(*wanted)]
-    return free_room(own.parent, [*_others(own), *shards], needed, cache_gb)
+    return free_room(own.parent, [*_others(own), *_abandoned(own), *shards], needed, cache_gb)
 
 
 def _others(own: Path) -> list[Path]:
     """The folders of other weights or settings."""
     return [path for path in own.parent.iterdir() if path.is_dir() and path != own]
+
+
+def _abandoned(own: Path) -> list[Path]:
+    """What killed runs left of graphs that they were making."""
+    partial = own.glob(f".*{atomic.PARTIAL}")
+    return [path for path in partial if time.time() - path.stat().st_mtime > ABANDONED_SECONDS]
 
 
 def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: float) -> int:

@@ -270,6 +270,41 @@ def test_a_second_run_that_fills_the_same_cache_is_turned_away(make: Make) -> No
         _fill(frozen, "val", (0, "pooled"))
 
 
+def test_of_two_runs_that_make_the_same_graphs_at_once_both_have_them(make: Make) -> None:
+    first, second = make(), make()
+    write = first._write_graphs
+
+    def write_while_the_second_does(folder: Path) -> None:
+        write(folder)
+        assert second.graphs.is_dir()
+
+    first._write_graphs = write_while_the_second_does
+    assert first.graphs == second.graphs
+    assert first.graph.threads
+    assert [path.name for path in first.folder.iterdir()] == ["graphs"]
+
+
+def test_graphs_that_fail_leave_nothing_and_what_a_kill_left_makes_room(make: Make) -> None:
+    frozen = make()
+
+    def fail(folder: Path) -> None:
+        (folder / "fp32.xml").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    frozen._write_graphs = fail
+    with pytest.raises(OSError, match="No space left"):
+        _ = frozen.graphs
+    assert not list(frozen.folder.iterdir())
+    killed, alive = (frozen.folder / f".graphs-{name}.partial" for name in ("killed", "alive"))
+    for path in (killed, alive):
+        path.mkdir()
+        (path / "fp32.bin").write_bytes(bytes(100_000))
+    os.utime(killed, (1000, 1000))
+    make_room(make(), [Wanted([], [])], 1e-9)
+    assert not killed.exists()
+    assert alive.exists()
+
+
 def test_epochs_use_the_views_in_turn_or_a_fresh_one_each(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
