@@ -14,9 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from lib.network import checkpoints
+from lib.network.artifact import ModelManifest
 from lib.network.checkpoints import Checkpoint
 from lib.network.choices import Precision
 from lib.run import console
+from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.training import feature_cache
 from lib.training.films import FilmReader, SplitFilms
@@ -123,17 +125,27 @@ class RunFolder:
         """Copy the finished run's results to `runs_dir`, unless they are there or Phase B was
         trained from them.
         """
-        console.say(
-            f"{self.folder} holds this run, finished; nothing to do (--restart trains anew)."
-        )
-        if self.published_checkpoint.exists() and self.published_model.exists():
-            own = checkpoints.load(self.best_path)
-            published = checkpoints.load(self.published_checkpoint)
-            if published.digest == own.digest or (
-                own.phase == "a" and published.parent_digest == own.digest
-            ):
-                return
+        said = f"{self.folder} holds this run, finished"
+        if self._is_published():
+            console.say(f"{said}; nothing to do (--restart trains anew).")
+            return
+        console.say(f"{said}; its results are copied to {self.runs_dir} (--restart trains anew).")
         self.copy_results()
+
+    def _is_published(self) -> bool:
+        """Whether `runs_dir` holds the results of this run, or of a Phase B that began with them:
+        a checkpoint, and the model of the same weights.
+        """
+        own = checkpoints.load(self.best_path)
+        try:
+            published = checkpoints.load(self.published_checkpoint)
+            model = ModelManifest.read(self.published_model)
+        except JobError:  # missing or damaged
+            return False
+        is_ours = published.digest == own.digest or (
+            own.phase == "a" and published.parent_digest == own.digest
+        )
+        return is_ours and model.weights_sha256 == published.digest
 
     def copy_results(self) -> None:
         """Copy the best checkpoint and the model folder to `runs_dir`."""
