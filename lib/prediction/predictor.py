@@ -28,11 +28,11 @@ class Predictor:
         readers: int,
         seconds: float = FILE_SECONDS,
     ) -> None:
-        """`precision` is "auto", "fp32" or "bf16"; `readers` is the number of decoding processes,
-        `seconds` the time that one film may take them.
+        """`readers` is the number of decoding processes, `seconds` the time that one film may take
+        them.
 
         Raises:
-            JobError: as `ModelManifest.read`.
+            JobError: as `ModelManifest.read`, or as `ModelManifest.precision` for `precision`.
         """
         start_server("lib.prediction.preload")  # unless it runs already; beside the compilation
         self.folder = folder

@@ -155,7 +155,7 @@ def test_a_model_has_a_quantised_graph_if_it_is_usable(
 
 
 class _Small(nn.Module):
-    """Four convolutions of 0.6 MB, the last two of which can be quantised."""
+    """Four convolutions, the last two of which can be quantised."""
 
     def __init__(self) -> None:
         super().__init__()
