@@ -56,7 +56,6 @@ class Graph:
             "ENABLE_CPU_PINNING": False,  # the kernel knows which cores of a container are free
         }
         compiled = core().compile_model(model, "CPU", settings)
-        self.output_shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
         self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._requests = [compiled.create_infer_request() for _ in range(2 * cores)]
 
