@@ -97,6 +97,7 @@ class RunFolder:
         self.best_path = self.folder / f"best_{plan.backbone}.pt"
         self.published_checkpoint = runs_dir / self.best_path.name
         self.published_model = runs_dir / "model"
+        self._state_path = self.folder / "last.pt"
         self.title, self.classes = f"phase {plan.phase}", identity.classes
         self.fingerprint = ""  # set by `begin`
 
@@ -186,14 +187,13 @@ class RunFolder:
 
     def load_state(self) -> dict[str, Any] | None:
         """The saved state of this run; None where it has not begun."""
-        path = self.folder / "last.pt"
+        path = self._state_path
         state = checkpoints.load_state(path) if path.exists() else None
         return state if state and state["fingerprint"] == self.fingerprint else None
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the saved state; the next run with the same fingerprint continues from it."""
-        path = self.folder / "last.pt"
-        checkpoints.save_state(path, {"fingerprint": self.fingerprint, **state})
+        checkpoints.save_state(self._state_path, {"fingerprint": self.fingerprint, **state})
 
     def write_history(self, history: Sequence[EpochScores]) -> None:
         """Write history.csv."""
@@ -219,7 +219,7 @@ class RunFolder:
         checkpoints.save(self.best_path, best)
 
     def finish(self, best: Checkpoint) -> None:
-        """Write summary.json, which marks the run as finished."""
+        """Write summary.json, which marks the run as finished, and delete the saved state."""
         content = {
             "fingerprint": self.fingerprint,
             "checkpoint": self.best_path.name,
@@ -229,6 +229,7 @@ class RunFolder:
             "val_loss": best.val_loss,
         }
         atomic.write_json(self.folder / "summary.json", content)
+        self._state_path.unlink(missing_ok=True)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
