@@ -1,4 +1,4 @@
-# CPU-only images: jobs, the five jobs; cluster, the same with Ray. pip and its leftovers stay in the first stage.
+# CPU-only images: jobs, the six jobs; cluster, the same with Ray. pip and its leftovers stay in the first stage.
 FROM python:3.11-slim-bookworm AS packages
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv

@@ -6,6 +6,7 @@ hash := \#
 unquote := s/[[:space:]]+$(hash).*//; s/^"(.*)"$$/\1/; s/^'(.*)'$$/\1/
 setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1 | sed -E "$(subst ",\",$(unquote))"),$(2))
 
+DATASET_GIVEN := $(DATASET)
 DATASET  := $(call setting,DATASET,kaggle)
 BACKBONE := $(call setting,BACKBONE,efficientnet_b0)
 WEIGHTS  := $(call setting,WEIGHTS)
@@ -15,6 +16,8 @@ WORKERS  := $(call setting,WORKERS,0)
 PRECISION := $(call setting,PRECISION,auto)
 CROP     := $(call setting,CROP,lungs)
 CACHE_GB := $(call setting,CACHE_GB,0)
+# How the jobs read films; the jobs take these from the environment and .env themselves.
+READING  := $(call setting,MAX_MEGAPIXELS,200.0) $(call setting,FILE_TIMEOUT,20.0) $(call setting,FOLLOW_LINKS,False) $(call setting,TRUST_HEADERS,False)
 DATA_DIR := $(patsubst ./%,%,$(call setting,DATA_DIR,data))
 RUNS_DIR := $(patsubst ./%,%,$(call setting,RUNS_DIR,runs))
 $(if $(and $(DATA_DIR),$(RUNS_DIR)),,$(error DATA_DIR and RUNS_DIR must not be empty))
@@ -25,6 +28,9 @@ owner_of = $(shell [ "$$(id -u)" = 0 ] && ls -ldn . | awk '{ print $$$(1) }' || 
 UID := $(or $(call setting,UID),$(call owner_of,3,-u))
 GID := $(or $(call setting,GID),$(call owner_of,4,-g))
 SELINUX := $(call setting,SELINUX)
+# Extra flags of the jobs of the chain.
+CHAIN_ARGS := INGEST_ARGS SPLIT_ARGS TRAIN_A_ARGS TRAIN_B_ARGS EVALUATE_A_ARGS EVALUATE_ARGS PREDICT_ARGS
+$(foreach name,$(CHAIN_ARGS),$(eval $(name) := $$(call setting,$(name))))
 export DATASET BACKBONE WEIGHTS SEED CPUS WORKERS PRECISION CROP CACHE_GB UID GID
 
 PYTHON   := .venv/bin/python
@@ -37,6 +43,7 @@ SCORES   := $(RUNS_DIR)/evaluation/metrics.json
 ANSWERS  := $(RUNS_DIR)/predictions/test.csv
 
 comma := ,
+space := $(subst ,, )
 READ_ONLY := ro$(if $(SELINUX),$(comma)$(SELINUX))
 # A folder of films and a weights file lie outside the container: they are mounted read-only.
 FOLDER := $(if $(findstring folder:,$(DATASET)),$(DATASET:folder:%=%))
@@ -73,20 +80,20 @@ strict = || { code=$$?; $(killed); exit $$code; }
 # Exit code 3: done, but some files could not be used; they are named in the job's output.
 tolerant = || { code=$$?; $(killed); [ $$code -eq 3 ] || exit $$code; }
 
-.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts
+.PHONY: help setup image demo all ingest labels split train-a train-b evaluate external score predict promote rollback test test-fast test-python bench chaos fuzz lint format lock release audit doctor clean clean-cache FORCE mounts same-films
 
 help: ## list the targets
 	@echo "cxr-jobs: from a folder of chest X-rays to an audited classifier and predictions in CSV or Parquet"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s%s\n", $$1, $$2 }'
-	@echo "Extra flags for one job: INGEST_ARGS, SPLIT_ARGS, TRAIN_A_ARGS, TRAIN_B_ARGS, EVALUATE_ARGS, EXTERNAL_ARGS, SCORE_ARGS, PREDICT_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
+	@echo "Extra flags for one job: $(subst $(space),$(comma) ,$(CHAIN_ARGS)) (to stay: in .env), EXTERNAL_ARGS, SCORE_ARGS, PROMOTE_ARGS; make train-b TRAIN_B_ARGS='--epochs 12'"
 	@echo "Runner: $(RUNNER) (RUNNER=docker or RUNNER=local chooses). Settings: .env.example"
 
-setup: $(READY) mounts ## make everything ready: .env and image, or .venv where no engine answers
+setup: $(READY) .env mounts ## make everything ready: .env, and the image, or .venv where no engine answers
 	@echo "runner: $(RUNNER), ready"
 
 # Three sets of generated films (lib/dataset/synthetic.py): one fair, one whose classes come from one hospital each, and films of
-# another hospital, which both models are scored on. To save time Phase A alone is not scored (-o).
-DEMO = $(MAKE) --no-print-directory BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
+# another hospital, which both models are scored on. The flags in .env do not count. To save time Phase A is not scored (-o).
+DEMO = $(MAKE) --no-print-directory $(addsuffix =,$(CHAIN_ARGS)) BACKBONE=efficientnet_lite0 WEIGHTS= SPLIT_ARGS='--val_fraction 0.15 --test_fraction 0.25'
 DEMO_FAIR = DATA_DIR=data/demo RUNS_DIR=runs/demo
 DEMO_CONFOUNDED = DATA_DIR=data/demo/confounded RUNS_DIR=runs/demo/confounded
 DEMO_ELSEWHERE = DATA_DIR=data/demo/elsewhere RUNS_DIR=runs/demo/elsewhere
@@ -109,7 +116,7 @@ demo: ## the whole chain on generated films, offline, about 3 minutes
 all: $(SCORES_A) $(SCORES) $(ANSWERS) ## films → split → Phase A → Phase B → evaluation → predictions; only what changed
 	@echo "results: $(RUNS_DIR)/report.html (read this first), $(RUNS_DIR)/evaluation/, $(ANSWERS)"
 
-ingest: $(READY) mounts ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
+ingest: $(READY) mounts same-films ## bring films (DATASET=) and weights (BACKBONE=), copying what is missing
 	$(INGEST) $(INGEST_ARGS) $(tolerant)
 
 labels: export CXR_FILMS = $(FILMS)
@@ -165,6 +172,14 @@ rollback: $(READY) mounts ## let the version that answered before answer again
 # Films that were added, changed or removed at the source since the manifest was written.
 CHANGED := $(if $(FOLDER),$(shell [ -e '$(MANIFEST)' ] && find '$(FOLDER)' -newer '$(MANIFEST)' -print 2>/dev/null | head -n 1))
 
+# The default set takes the place of no other films: .env, as make writes it, names it too. Another set does where somebody names it.
+same-films:
+	@$(if $(DATASET_GIVEN)$(filter-out kaggle,$(DATASET)),exit 0;) record='$(DATA_DIR)/raw/source.json'; \
+	[ -e "$$record" ] && ! grep -q '"dataset": "kaggle"' "$$record" || exit 0; \
+	held=$$(sed -n -e 's|"folder:/input"|"folder:PATH"|' -e 's/.*"description": "\([^"]*\)".*/\1/p' "$$record" | sed 's/ ([0-9]* films, .*//'); \
+	echo "error: $(DATA_DIR)/raw holds $$held, and DATASET names no films: give DATASET=$$held, best in .env with BACKBONE." \
+		"DATASET=kaggle on the command line brings the Kaggle set in their place. Nothing was changed." >&2; exit 2
+
 # The chain. Each job writes its target last and whole; the settings files change only when a setting does.
 $(MANIFEST): $(DATA_DIR)/.settings-ingest $(if $(CHANGED),FORCE) | $(READY) mounts
 	@echo "runner: $(RUNNER)"
@@ -185,9 +200,9 @@ $(PHASE_B): $(PHASE_A) $(RUNS_DIR)/.settings-train-b | $(READY) mounts
 	$(call JOB,train) --phase b $(TRAIN_B_ARGS) $(strict)
 	@touch $@
 
-$(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate | $(READY) mounts
+$(SCORES_A): $(PHASE_A) $(RUNS_DIR)/.settings-evaluate-a | $(READY) mounts
 	$(call JOB,evaluate) --model '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/phase_a/model' \
-		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_ARGS) $(tolerant)
+		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/evaluation/phase_a' $(EVALUATE_A_ARGS) $(tolerant)
 
 # The job itself finds out whether a source can be left out; EVALUATE_ARGS=--noleave_source_out spares the time.
 LEAVE_SOURCE_OUT = $(if $(or $(findstring leave_source_out,$(EVALUATE_ARGS)),$(findstring --films,$(EVALUATE_ARGS))),,--leave_source_out)
@@ -199,10 +214,12 @@ $(ANSWERS): $(PHASE_B) $(RUNS_DIR)/.settings-predict | $(READY) mounts
 		--input '$(if $(filter docker,$(RUNNER)),data,$(DATA_DIR))/test' \
 		--output '$(if $(filter docker,$(RUNNER)),runs,$(RUNS_DIR))/predictions/test.csv' --nodrift $(PREDICT_ARGS) $(tolerant)
 
-$(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(INGEST_ARGS)
+$(DATA_DIR)/.settings-ingest: | same-films
+$(DATA_DIR)/.settings-ingest: SETTINGS = $(DATASET) $(WEIGHTS) $(SEED) $(READING) $(INGEST_ARGS)
 $(DATA_DIR)/.settings-split: SETTINGS = $(SEED) $(SPLIT_ARGS)
 $(RUNS_DIR)/.settings-train-a: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_A_ARGS)
 $(RUNS_DIR)/.settings-train-b: SETTINGS = $(BACKBONE) $(SEED) $(PRECISION) $(CROP) $(TRAIN_B_ARGS)
+$(RUNS_DIR)/.settings-evaluate-a: SETTINGS = $(PRECISION) $(EVALUATE_A_ARGS)
 $(RUNS_DIR)/.settings-evaluate: SETTINGS = $(PRECISION) $(EVALUATE_ARGS)
 $(RUNS_DIR)/.settings-predict: SETTINGS = $(PRECISION) $(PREDICT_ARGS)
 $(DATA_DIR)/.settings-% $(RUNS_DIR)/.settings-%: FORCE | mounts
@@ -308,7 +325,7 @@ audit: ## look the pinned packages up in a database of known vulnerabilities
 	@deploy/audit.sh
 
 clean: ## delete results, splits and the demo; films, weights and caches in data/ stay
-	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation external predictions best_*.pt .settings-*)
+	rm -rf $(addprefix '$(RUNS_DIR)'/,phase_a phase_b phase_a.previous phase_b.previous model evaluation external predictions report.html best_*.pt .settings-*)
 	rm -rf $(addprefix '$(DATA_DIR)'/,train val test split.csv .settings-*) data/demo runs/demo
 
 clean-cache: ## delete what the frozen layers computed; the next training computes it again

@@ -28,7 +28,8 @@ check_settings() {
   fi
   local name unknown=0
   while IFS= read -r name; do
-    grep -q "^$name=" .env.example || { warn ".env: unknown name $name, it has no effect (names: .env.example)"; unknown=1; }
+    # What compose.yaml hands to the cluster as it is (AWS_*) has no line in .env.example.
+    grep -q "^$name=" .env.example || grep -qE "^  $name:( |\$)" compose.yaml || { warn ".env: unknown name $name, it has no effect (names: .env.example)"; unknown=1; }
   done < <(sed -nE 's/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=.*/\2/p' .env | sort -u | grep -vx IMAGE)
   if grep -nvE '^[[:space:]]*(#.*)?$|^[A-Za-z_][A-Za-z0-9_]*=' .env | cut -d : -f 1 | grep -q .; then
     warn ".env: line $(grep -nvE '^[[:space:]]*(#.*)?$|^[A-Za-z_][A-Za-z0-9_]*=' .env | cut -d : -f 1 | paste -sd ' ' -) is not NAME=value without spaces"
@@ -36,7 +37,7 @@ check_settings() {
     ok ".env: every name is known"
   fi
   case $(ls -l .env) in ????------*) return ;; esac
-  ! has_credentials || warn ".env holds credentials and others can read it: chmod 600 .env"
+  ! { has_credentials || grep -qE '^(AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|RAY_AUTH_TOKEN)=.' .env; } || warn ".env holds credentials and others can read it: chmod 600 .env"
 }
 
 has_credentials() { local name; for name in KAGGLE_API_TOKEN KAGGLE_KEY; do [ -z "$(setting $name '')" ] || return 0; done; [[ $(setting HTTPS_PROXY '') == *@* ]]; }

@@ -5,7 +5,7 @@
 #
 # OUTPUT may hold what date(1) fills in: /srv/out/%F.csv. Away from a terminal it prints one line when all went well;
 # RUNS_DIR/logs has the rest. REPORT=1 writes a page beside the table, INCREMENTAL=1 classifies only contents that no run into
-# this folder has seen (.seen.sqlite there). RUNNER, DATA_DIR, RUNS_DIR: as in .env.
+# this folder has seen (.seen.sqlite there); 0, no, false or nothing switch them off. RUNNER, DATA_DIR, RUNS_DIR: as in .env.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -13,6 +13,7 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$project/deploy/portable.sh"
 
 fail() { echo "error: $2" >&2; exit "$1"; }
+is_on() { case ${1:-} in "" | 0 | [Nn]o | [Ff]alse) return 1 ;; esac; }
 
 [[ $# -ge 2 && -n $1 && -n $2 ]] || fail 2 "usage: deploy/predict.sh INPUT OUTPUT.csv|OUTPUT.parquet [flags of predict_batch]"
 [ -e "$1" ] || fail 2 "INPUT $1 does not exist"
@@ -22,7 +23,9 @@ shift 2
 mkdir -p -- "$(dirname -- "$output")" || fail 1 "the folder of OUTPUT $output cannot be made"
 output=$(absolute "$output")
 stem=${output%.csv} stem=${stem%.parquet}
-quiet=() page=${REPORT:+$stem.html} seen=${INCREMENTAL:+$(dirname -- "$output")/.seen.sqlite}
+quiet=() page='' seen=''
+if is_on "${REPORT:-}"; then page=$stem.html; fi
+if is_on "${INCREMENTAL:-}"; then seen=$(dirname -- "$output")/.seen.sqlite; fi
 [ -t 1 ] || quiet=(--quiet)
 cd "$project"
 

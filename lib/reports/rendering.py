@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,7 +17,7 @@ THUMBNAIL = 176  # pixels, longer side
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("lib.reports", "templates"),
-    autoescape=True,
+    autoescape=select_autoescape(("html",)),  # not Markdown
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

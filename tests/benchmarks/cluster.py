@@ -43,7 +43,7 @@ class Containers:
         self.environment |= {
             "DATA_DIR": str(work / "data"),
             "RUNS_DIR": str(work / "runs"),
-            "FILMS": str(work / "films"),
+            "CLUSTER_FILMS": str(work / "films"),
         }
 
     def compose(self, *words: str) -> None:

@@ -34,7 +34,7 @@ class Nodes:
         self.compose, self.films = compose, films
 
     def __call__(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return self.compose("--profile", "cluster", *words, FILMS=str(self.films))
+        return self.compose("--profile", "cluster", *words, CLUSTER_FILMS=str(self.films))
 
     def up(self) -> None:
         done = self("up", "--detach", "--wait", "--scale", "worker=3", "head", "worker")
@@ -56,7 +56,7 @@ class Nodes:
             f"runs/{table}",
             *more,
         ]
-        variables = {**self.compose.environment, "FILMS": str(self.films)}
+        variables = {**self.compose.environment, "CLUSTER_FILMS": str(self.films)}
         command = [*self.compose.command, *words]
         return subprocess.Popen(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

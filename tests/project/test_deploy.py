@@ -104,6 +104,16 @@ def test_the_exit_code_of_the_job_arrives(checkout: Path, tmp_path: Path) -> Non
     assert done.stderr.startswith("error: ")
 
 
+@pytest.mark.parametrize("value", ["1", "True", "yes", "0", "no", "False", ""])
+def test_a_switch_that_says_no_is_off(tmp_path: Path, value: str) -> None:
+    # echo stands for Python: it prints the command.
+    switches = {"PYTHON": "echo", "REPORT": value, "INCREMENTAL": value}
+    done = script(PROJECT, "predict.sh", tmp_path, tmp_path / "x.csv", **switches)
+    is_on = value in ("1", "True", "yes")
+    assert (f"--report {tmp_path}/x.html" in done.stdout) == is_on
+    assert (f"--incremental {tmp_path}/.seen.sqlite" in done.stdout) == is_on
+
+
 @pytest.mark.parametrize(
     ("words", "more", "message"),
     [
@@ -259,6 +269,17 @@ def test_doctor_never_shows_a_credential(doctor: Callable[..., Done], checkout: 
     assert "is not NAME=value" in _lines(done, "warn")
     for part in ("s3c", "m1s", "t0k", "p4th", "w0rd"):
         assert part not in done.stdout + done.stderr
+
+
+def test_doctor_knows_what_reaches_the_cluster(doctor: Callable[..., Done], checkout: Path) -> None:
+    with open(checkout / ".env", "a") as file:
+        file.write("AWS_SECRET_ACCESS_KEY=s3c\nAWS_DEFAULT_REGION=x\nRAY_AUTH_TOKEN=t0k\n")
+    (checkout / ".env").chmod(0o644)
+    done = doctor()
+    assert ".env: every name is known" in _lines(done, "ok")
+    assert ".env holds credentials and others can read it" in _lines(done, "warn")
+    assert "s3c" not in done.stdout
+    assert "t0k" not in done.stdout
 
 
 def test_doctor_sees_windows_line_ends(doctor: Callable[..., Done], checkout: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(made: tuple[Path, Mak
     words = list(SMALL)
     assert _jobs(make("all", *words)) == []
     for changed, jobs in (
-        ("EVALUATE_ARGS=--prevalences 0.2", ["evaluate", "evaluate"]),
+        ("EVALUATE_ARGS=--prevalences 0.2", ["evaluate"]),
         ("PREDICT_ARGS=--review_below 0.9", ["predict_batch"]),
         ("TRAIN_B_ARGS=--epochs 1 --lr 2e-4", ["train", "evaluate", "predict_batch"]),
     ):
