@@ -12,7 +12,6 @@ from lib.network.openvino import core, ov
 
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 Key = TypeVar("Key")
-Source = TypeVar("Source")
 Outputs = tuple[Floats, ...]  # one array per output of the graph
 
 
