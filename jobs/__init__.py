@@ -1,4 +1,4 @@
-"""The five jobs: one file each, which names its steps in order. No job imports another."""
+"""The jobs: one file each, which names its steps in order. No job imports another."""
 
 import signal
 import sys

@@ -5,144 +5,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lib import settings
-from lib.dataset.manifest import read_split_digest
+from lib.evaluation import flags
 from lib.evaluation.reading import Reading
 from lib.evaluation.request import Request, read_prevalence
-from lib.network.backbones import BACKBONES
 from lib.network.choices import PrecisionChoice
-from lib.run import console, execute, signals
-from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE, JobError
-from lib.run.flags import Flag
+from lib.run import console, execute
+from lib.run.errors import DONE, SOME_INPUTS_UNUSABLE
 from lib.storage import atomic
 from lib.workers.cores import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lib.evaluation.elsewhere import FolderElsewhere
     from lib.evaluation.films import EvaluationSet
-    from lib.evaluation.leave_source_out import LeftOutTable
-    from lib.evaluation.model import Scored
-    from lib.evaluation.results import Evaluation, Repeats
+    from lib.evaluation.results import Evaluation
     from lib.network.artifact import ModelManifest
 
 
 def evaluate(
     *,
-    model: Annotated[
-        Path | None, Flag("folder of the compiled model; none: RUNS_DIR/model", placeholder="DIR")
-    ] = None,
-    checkpoint_path: Annotated[
-        Path | None,
-        Flag("score this checkpoint instead: it is compiled first, in fp32", placeholder="FILE"),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        Flag("refuse a model of another backbone; none accepts any", choices=tuple(BACKBONES)),
-    ] = None,
-    films: Annotated[
-        str | None,
-        Flag(
-            "score the films of this folder of class folders, or of a bucket such as "
-            "s3://bucket/folder, instead of the split's test films; it is never changed",
-            placeholder="PATH|folder:PATH|URL",
-        ),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        Flag(
-            "score this table of predict_batch on the films that --labels names, without films; "
-            "--model names the one that answered, if it is not in RUNS_DIR",
-            placeholder="TABLE",
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        Flag(
-            "labels of --films in place of class folders, or of --predictions: a CSV with the "
-            "columns path, label and, if known, patient, or Label Studio's export",
-            placeholder="FILE.csv|FILE.json",
-        ),
-    ] = None,
-    group_by: Annotated[
-        str,
-        Flag(
-            "how to tell a patient of --films from a path, as for split",
-            placeholder="auto|none|REGEX",
-        ),
-    ] = "auto",
-    output: Annotated[
-        Path | None,
-        Flag(
-            "folder for the results; none: RUNS_DIR/evaluation, and for --films "
-            "RUNS_DIR/external/NAME with the folder's name",
-            placeholder="DIR",
-        ),
-    ] = None,
-    positive: Annotated[
-        str | None,
-        Flag(
-            "class of interest, or abnormal (1 - P(NORMAL)), for the operating point; none: "
-            "TUBERCULOSIS, if the model has it",
-            placeholder="CLASS|abnormal",
-        ),
-    ] = None,
-    operating_point: Annotated[
-        str,
-        Flag(
-            "predict this class, or anything abnormal, from its stored threshold on, as "
-            "predict_batch does with the same flag",
-            placeholder="CLASS|abnormal",
-        ),
-    ] = "",
-    prevalences: Annotated[
-        tuple[float, ...],
-        Flag(
-            "prevalences of the class of interest to compute predictive values for",
-            above=0,
-            below=1,
-            placeholder="X,X",
-        ),
-    ] = (0.005, 0.02, 0.1, 0.3),
-    compare: Annotated[
-        Path | None,
-        Flag("folder of another evaluation of the same films: add the paired differences"),
-    ] = None,
-    recalibrate: Annotated[
-        Path | None,
-        Flag(
-            "write a model for the place of --films to this folder: same weights, calibrated on "
-            "these films",
-            placeholder="DIR",
-        ),
-    ] = None,
-    prevalence: Annotated[
-        tuple[str, ...],
-        Flag(
-            "share of films of a class where the model of --recalibrate will work; none: as in "
-            "--films",
-            placeholder="CLASS=X,CLASS=X",
-        ),
-    ] = (),
-    baselines: Annotated[
-        bool,
-        Flag("score baselines that see no lung beside the model, and probe its features"),
-    ] = True,
-    leave_source_out: Annotated[
-        bool,
-        Flag(
-            "train again without each source that shares two classes with another one, and score "
-            "inside it"
-        ),
-    ] = False,
-    repeats: Annotated[
-        int,
-        Flag(
-            "also draw the split and train the head anew with this many seeds, and report the "
-            "spread of the scores",
-            at_least=0,
-        ),
-    ] = 0,
+    model: Annotated[Path | None, flags.MODEL] = None,
+    checkpoint_path: Annotated[Path | None, flags.CHECKPOINT_PATH] = None,
+    backbone: Annotated[str | None, flags.BACKBONE] = None,
+    films: Annotated[str | None, flags.FILMS] = None,
+    predictions: Annotated[Path | None, flags.PREDICTIONS] = None,
+    labels: Annotated[Path | None, flags.LABELS] = None,
+    group_by: Annotated[str, flags.GROUP_BY] = "auto",
+    output: Annotated[Path | None, flags.OUTPUT] = None,
+    positive: Annotated[str | None, flags.POSITIVE] = None,
+    operating_point: Annotated[str, flags.OPERATING_POINT] = "",
+    prevalences: Annotated[tuple[float, ...], flags.PREVALENCES] = (0.005, 0.02, 0.1, 0.3),
+    compare: Annotated[Path | None, flags.COMPARE] = None,
+    recalibrate: Annotated[Path | None, flags.RECALIBRATE] = None,
+    prevalence: Annotated[tuple[str, ...], flags.PREVALENCE] = (),
+    baselines: Annotated[bool, flags.BASELINES] = True,
+    leave_source_out: Annotated[bool, flags.LEAVE_SOURCE_OUT] = False,
+    repeats: Annotated[int, flags.REPEATS] = 0,
     cache_gb: Annotated[float, settings.CACHE_GB] = settings.CACHE_GB.default,
     precision: Annotated[PrecisionChoice, settings.PRECISION] = settings.PRECISION.default,
     max_megapixels: Annotated[float, settings.MAX_MEGAPIXELS] = settings.MAX_MEGAPIXELS.default,
@@ -243,6 +141,9 @@ def evaluate(
     from lib.evaluation.external import external_results
     from lib.evaluation.model import model_to_score
     from lib.evaluation.recalibration import require_site
+    from lib.reports import evaluation_files
+    from lib.reports.pages import Study
+    from lib.training.repetitions import leave_sources_out, repeat_splits
 
     with atomic.lock(request.folder, "the evaluation"), model_to_score(request) as scored:
         options = engine.Options.of(request, scored.manifest.classes)
@@ -268,7 +169,8 @@ def evaluate(
         if to_score.elsewhere:
             external = external_results(request, answers, to_score, scored, options, outputs)
             evaluation = replace(evaluation, external=external)
-        write_all(request, evaluation, answers, to_score, scored)
+        study = Study.of(request, evaluation, answers, to_score, scored)
+        evaluation_files.write_all(study, request.folder, request.report, request.model_card)
     return print_results(request, evaluation, to_score)
 
 
@@ -289,20 +191,18 @@ def films_to_score(request: Request, manifest: "ModelManifest") -> "EvaluationSe
     """The test films of the split that the model was trained on, or the films from elsewhere.
 
     Raises:
-        JobError: another split, whose test films may be among the model's training films; or no
-        film to score.
+        JobError: another split than the model's, or no film to score.
     """
+    from lib.evaluation.elsewhere import evaluation_set
     from lib.evaluation.films import EvaluationSet
+    from lib.evaluation.home import HomeFilms
+    from lib.reports.left_out import report_left_out
 
-    if request.elsewhere:
-        return _films_from_elsewhere(request, request.elsewhere, manifest)
-    films = EvaluationSet.of_split(request.data_dir)
-    if manifest.split_sha256 != read_split_digest(request.data_dir):
-        raise JobError(
-            "this model was trained on another split than data/split.csv, so the test films may be "
-            "among its training films. Train on this split first, or restore the split (same "
-            "films, seed and fractions)."
-        )
+    if not request.elsewhere:
+        return EvaluationSet.of_split(request.data_dir, manifest.split_sha256)
+    home = HomeFilms.of(request.data_dir, manifest.split_sha256)
+    films = evaluation_set(request.elsewhere, manifest.classes, home, request.readers)
+    report_left_out(request.elsewhere, films, request.folder / "excluded.csv")
     return films
 
 
@@ -317,97 +217,18 @@ def earlier_predictions(
     return read_earlier(request.compare, films.names, films.labels, manifest.classes)
 
 
-def leave_sources_out(
-    request: Request, films: "EvaluationSet", scored: "Scored"
-) -> "LeftOutTable | None":
-    """Repeat the training without each source that can be left out, and write
-    leave_source_out.csv; None: not asked for.
-    """
-    from lib.evaluation.leave_source_out import NO_SOURCE, LeftOutTable, folds_of
-
-    path = request.folder / "leave_source_out.csv"
-    path.unlink(missing_ok=True)  # an earlier table may be of another model
-    if not request.leave_source_out:
-        return None
-    folds, found = folds_of(films), LeftOutTable(NO_SOURCE)
-    if folds:
-        signals.import_torch()
-        from lib.training.leave_source_out import table_of_folds
-
-        found = table_of_folds(folds, request, scored)
-    found.write(path)
-    return found
-
-
-def write_all(
-    request: Request,
-    evaluation: "Evaluation",
-    predictions: "pd.DataFrame",
-    films: "EvaluationSet",
-    scored: "Scored",
-) -> None:
-    """Write everything beside the tables, metrics.json last."""
-    from lib.dataset.audit import audit
-    from lib.reports import evaluation_files
-    from lib.reports.pages import Study
-
-    study = Study(
-        evaluation=evaluation,
-        predictions=predictions,
-        audit=audit(films.manifest),
-        manifest=scored.manifest,
-        films=films,
-        runs=request.runs_dir,
-        predict=lambda paths: list(scored.predictor.predict(paths)),
-        seed=request.seed,
-    )
-    evaluation_files.write_all(study, request.folder, request.report, request.model_card)
-
-
-def repeat_splits(
-    request: Request, films: "EvaluationSet", manifest: "ModelManifest"
-) -> "Repeats | None":
-    """Train heads on other splits, and write repeats.csv; None: not asked for."""
-    (request.folder / "repeats.csv").unlink(missing_ok=True)  # of another model, perhaps
-    if not request.repeats:
-        return None
-    signals.import_torch()
-    from lib.training.repeats import repeat
-
-    return repeat(request, films, manifest.weights_sha256)
-
-
 def print_results(request: Request, evaluation: "Evaluation", films: "EvaluationSet") -> int:
     """Print the scores and return the exit code."""
-    from lib.evaluation.labelled_folder import NO_FILE
+    from lib.reports.left_out import count_missing
     from lib.reports.summary import print_evaluation
 
     print_evaluation(evaluation, request.folder, request.report)
-    without_file = evaluation.external.left_out.get(NO_FILE, 0) if evaluation.external else 0
+    missing = count_missing(evaluation.external) if evaluation.external else 0
     if evaluation.unreadable:
         console.warn(
             f"{evaluation.unreadable} {films.kind} could not be read; predictions.csv says why."
         )
-    return SOME_INPUTS_UNUSABLE if evaluation.unreadable or without_file else DONE
-
-
-def _films_from_elsewhere(
-    request: Request, folder: "FolderElsewhere", manifest: "ModelManifest"
-) -> "EvaluationSet":
-    """Examine them, and write excluded.csv."""
-    from lib.evaluation.elsewhere import evaluation_set
-    from lib.evaluation.home import HomeFilms
-    from lib.reports.audit_table import advise_group_by
-    from lib.reports.left_out import print_left_out, write_left_out
-
-    home = HomeFilms.of(request.data_dir, manifest.split_sha256)
-    films = evaluation_set(folder, manifest.classes, home, request.readers)
-    assert films.elsewhere
-    write_left_out(request.folder / "excluded.csv", films.elsewhere)
-    print_left_out(films.elsewhere)
-    if folder.table is None and not folder.reading.is_grouped:
-        advise_group_by([film.record for film in films.films], "score them again")
-    return films
+    return SOME_INPUTS_UNUSABLE if evaluation.unreadable or missing else DONE
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lib.dataset.joined import Joining, films_of, join, joined, records_to_join
 from lib.dataset.label_table import LabelTable
 from lib.dataset.labels import LabelledFiles
 from lib.dataset.manifest import FilmRecord, write_rows
-from lib.dataset.raw import RawPlan, earlier_records, record_of
+from lib.dataset.raw import RawPlan, record_of
 from lib.dataset.sources import Source
 from lib.images.reader import Examination, examine, unexamined
 from lib.network import backbones
@@ -73,9 +73,10 @@ def ingest(
     left out and counted. No later job needs a network.
 
     With --labels films join data/raw instead: what is there stays, and stays in every later ingest.
-    Where the table has a film's sha256, its bytes decide which film is meant. The same bytes under
-    another label are a contradiction like any other (split --on_contradiction). Films under labels
-    that data/raw does not have are left out. A row without a film gives exit code 3.
+    Where the table has a film's sha256, its bytes decide which film is meant. A reader's label
+    prevails over another label that the dataset gives the same film (split leaves that one out),
+    and over an earlier label of a reader, whose place it takes. Films under labels that data/raw
+    does not have are left out. A row without a film gives exit code 3.
 
     Examples:
         python -m jobs.ingest --dataset phantom --backbone efficientnet_lite0
@@ -91,18 +92,18 @@ def ingest(
     with atomic.lock(data_dir, "the data folder"), trusted_authorities():
         raw, staging = data_dir / "raw", data_dir / f".raw{atomic.PARTIAL}"
         atomic.recover_folder(raw)
+        stays = records_to_join(data_dir) if table else joined(data_dir)
         source = sources.locate(dataset, data_dir / "cache", phantom_films, seed, threads)
         _require_apart(source, data_dir)
         if table:
-            films_there = records_to_join(data_dir)
-            joining = join(source.root, table, films_there, follow_links, threads)
+            joining = join(source.root, table, stays, raw, follow_links, threads)
             _say_what_joins(joining)
-            films = [*films_of(films_there, raw), *joining.films]
+            films = joining.films_with(stays, raw)
         else:
             found = sources.scan(source, classes, follow_links, apart_from=[data_dir])
             _say_what_is_left_out(found)
             bring_weights(backbones.BACKBONES[backbone], data_dir / "cache", weights)
-            films = [*found.films, *films_of(joined(earlier_records(data_dir)), raw)]
+            films = [*found.films, *films_of(stays, raw)]
 
         plan = RawPlan.of(films, data_dir)
         room = sources.free_space_for(source, plan.to_copy, data_dir)
@@ -159,6 +160,7 @@ def _say_what_joins(joining: Joining) -> None:
     console.say(f"{len(joining.films)} films join with their label")
     for number, kind in (
         (joining.already_there, "are there already under this label"),
+        (len(joining.superseded), "of a reader are replaced by a newer one"),
         (joining.without_class, "have an answer that is no class"),
     ):
         if number:

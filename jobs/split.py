@@ -60,7 +60,8 @@ def split(
     Films of one patient, identical bytes and near-duplicates stay on one side; the classes are
     balanced across the sides. Films that are added later leave nearly all others on their sides. A
     contradiction is one film under two labels: the same bytes, or the same film at another size or
-    in another coding. --on_contradiction decides which copies are excluded. With --hold_out the
+    in another coding. A reader's label (ingest --labels) prevails over the dataset's;
+    --on_contradiction decides which copies of the others are excluded. With --hold_out the
     test films are those of one source, which training never sees: what they score says more about
     another hospital than films of the same sources do. The folders are swapped when the new split
     is whole: no file of an earlier split stays.

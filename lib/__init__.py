@@ -1,4 +1,4 @@
-"""The library that the five jobs share. docs/ARCHITECTURE.md lists its rooms and modules."""
+"""The library that the jobs share. docs/ARCHITECTURE.md lists its rooms and modules."""
 
 import os
 

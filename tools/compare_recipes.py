@@ -23,7 +23,7 @@ from lib.network.backbones import BACKBONES
 from lib.network.choices import FILM_SIDE
 from lib.network.weights import weights_file
 from lib.storage.atomic import sha256_of
-from lib.training.films import LabelledFilm, Part, SplitFilms
+from lib.training.films import Part, SplitFilms, TrainingFilm
 from lib.training.folds import Folds, Probabilities, wanted_by
 from lib.training.machines import Machines
 from lib.training.plan import Overrides, plan_of
@@ -48,7 +48,7 @@ class Collection:
         ]
         nih = sorted((shared / "sources" / "nih").glob("*/*"))
         known += [(path, path.parent.name, "nih", path.name[:8]) for path in nih]
-        self.films = [LabelledFilm(f, CLASSES.index(label), sha256_of(f)) for f, label, *_ in known]
+        self.films = [TrainingFilm(f, CLASSES.index(label), sha256_of(f)) for f, label, *_ in known]
         self.target = np.array([film.target for film in self.films])
         self.source = np.array([source for _, _, source, _ in known])
         self.patient = np.array([patient or str(file) for file, _, _, patient in known])

@@ -1,8 +1,8 @@
 """Contradictions: one film under two labels, by bytes or by content, and the policy for them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lib.dataset.duplicates import Pairs
 from lib.dataset.manifest import FilmRecord
@@ -22,6 +22,12 @@ class Contradiction:
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(sorted({film.label for film in self.films}))
+
+    @property
+    def readers_label(self) -> str:
+        """The label that readers gave the film; empty if none did, or if they gave several."""
+        labels = {film.label for film in self.films if film.is_from_reader}
+        return labels.pop() if len(labels) == 1 else ""
 
 
 def find_contradictions(films: Sequence[FilmRecord]) -> list[Contradiction]:
@@ -90,22 +96,24 @@ def check_policy(policy: str, labels: Sequence[str]) -> None:
 def apply_policy(contradictions: Sequence[Contradiction], policy: str) -> dict[str, str]:
     """Films to exclude, as path → reason.
 
-    `keep:CLASS` keeps the copies under CLASS; of a contradiction without CLASS all copies are
-    excluded, as `drop` does for all. A film in several contradictions is excluded if one of them
-    excludes it; the first gives the reason.
+    A reader's label prevails over those of the dataset: their copies are excluded first. The policy
+    is for what still contradicts. `keep:CLASS` keeps the copies under CLASS; of a contradiction
+    without CLASS all copies are excluded, as `drop` does for all. A film in several contradictions
+    is excluded if one of them excludes it; the first gives the reason.
 
     Raises:
-        JobError: policy `fail` and there is a contradiction.
+        JobError: policy `fail` and there is a contradiction that no reader has settled.
     """
-    if policy == "fail" and contradictions:
-        first = " and ".join(film.path for film in contradictions[0].films)
+    excluded = _against_a_reader(contradictions)
+    unsettled = _without(contradictions, excluded)
+    if policy == "fail" and unsettled:
+        first = " and ".join(film.path for film in unsettled[0].films)
         raise JobError(
-            f"{len(contradictions)} films lie under two labels, the first is {first}. "
+            f"{len(unsettled)} films lie under two labels, the first is {first}. "
             "Correct the source, or choose --on_contradiction keep:CLASS or drop."
         )
     kept = policy.partition(":")[2]
-    excluded: dict[str, str] = {}
-    for contradiction in contradictions:
+    for contradiction in unsettled:
         what = "the same bytes lie" if contradiction.sha256 else "the same film in other bytes lies"
         for film in contradiction.films:
             if kept in contradiction.labels and film.label == kept:
@@ -113,3 +121,25 @@ def apply_policy(contradictions: Sequence[Contradiction], policy: str) -> dict[s
             others = ", ".join(label for label in contradiction.labels if label != film.label)
             excluded.setdefault(film.path, f"contradiction: {what} under {others}")
     return excluded
+
+
+def _against_a_reader(contradictions: Sequence[Contradiction]) -> dict[str, str]:
+    """Copies under another label than the one that a reader gave, as path → reason."""
+    overruled: dict[str, str] = {}
+    for contradiction in contradictions:
+        label = contradiction.readers_label
+        what = "these bytes" if contradiction.sha256 else "the same film in other bytes"
+        for film in contradiction.films:
+            if label and film.label != label:
+                reason = f"contradiction: a reader labelled {what} {label}"
+                overruled.setdefault(film.path, reason)
+    return overruled
+
+
+def _without(contradictions: Sequence[Contradiction], paths: Container[str]) -> list[Contradiction]:
+    """What still contradicts without these films."""
+    rest = (
+        replace(one, films=tuple(film for film in one.films if film.path not in paths))
+        for one in contradictions
+    )
+    return [contradiction for contradiction in rest if len(contradiction.labels) > 1]

@@ -81,9 +81,11 @@ class LabelTable:
 
     def two_labels(self, row: LabelRow, label: str, other: LabelRow, before: str) -> JobError:
         """The error of a film that `row` gives one label and the `other` row another, `before`."""
+        is_copy = other.path != row.path
+        same = f"{other.path}, which is the same film," if is_copy else "it"
         return JobError(
             f"--labels {self.path}: {row.place} gives {row.path} the label {label}, {other.place} "
-            f"the label {before}. Correct one of them."
+            f"gives {same} the label {before}. Correct one of them."
         )
 
 

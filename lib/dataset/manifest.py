@@ -12,6 +12,7 @@ from lib.run.errors import JobError
 from lib.storage.atomic import sha256_of, write_csv
 
 Row = TypeVar("Row", "FilmRecord", "SplitRecord")
+READER_MARK = "labelled:"  # in front of the origin of a film that joined with a reader's label
 _REPEATED = {"label", "mode", "source", "status", "split", "excluded_because"}  # few values
 
 
@@ -38,6 +39,11 @@ class FilmRecord:
     status: str  # "ok" or "unreadable"
     problem: str
     origin: str  # path within the source it came from
+
+    @property
+    def is_from_reader(self) -> bool:
+        """Whether a reader gave the label, and not the dataset (lib/dataset/joined.py)."""
+        return self.origin.startswith(READER_MARK)
 
 
 @dataclass(frozen=True, slots=True)

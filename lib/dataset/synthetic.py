@@ -37,7 +37,7 @@ SETS = {
 
 
 @dataclass(frozen=True)
-class PlannedFilm:
+class DrawnFilm:
     """One file of the generated set, before it is drawn."""
 
     name: str
@@ -55,14 +55,14 @@ class PlannedFilm:
         return f"{(self.folder or self.label).lower()}/{self.name}"
 
 
-def plan_films(count: int, seed: int, film_set: FilmSet = SETS["phantom"]) -> list[PlannedFilm]:
+def plan_films(count: int, seed: int, film_set: FilmSet = SETS["phantom"]) -> list[DrawnFilm]:
     """About `count` films plus planted defects; the same for the same arguments.
 
     Planted: contradictory copies (2 %), re-encoded near-duplicates (2 %), tinted films (3 %), one
     truncated file.
     """
     rng = np.random.default_rng([seed, 1])
-    films: list[PlannedFilm] = []
+    films: list[DrawnFilm] = []
     patient = film_set.patients_before
     while len(films) < count:
         label = CLASSES[patient % len(CLASSES)]
@@ -79,16 +79,14 @@ def plan_films(count: int, seed: int, film_set: FilmSet = SETS["phantom"]) -> li
             suffix = "png" if quality is None else "jpg"
             name = f"patient{patient:04d}_film{number}.{suffix}"
             films.append(
-                PlannedFilm(
+                DrawnFilm(
                     name, label, (seed, patient, number), (seed, patient), hospital, quality, tint
                 )
             )
     return films + _plan_defects(films, max(1, count // 50), rng)
 
 
-def _plan_defects(
-    films: list[PlannedFilm], each: int, rng: np.random.Generator
-) -> list[PlannedFilm]:
+def _plan_defects(films: list[DrawnFilm], each: int, rng: np.random.Generator) -> list[DrawnFilm]:
     defects = []
     normal = [film for film in films if film.label == "NORMAL"]
     for number, index in enumerate(
@@ -117,7 +115,7 @@ def _plan_defects(
 
 def write_films(
     folder: Path, count: int, seed: int, threads: int = 1, film_set: FilmSet = SETS["phantom"]
-) -> list[PlannedFilm]:
+) -> list[DrawnFilm]:
     """Draw the planned films into `folder`/<class>/; files that are there already are kept."""
     films = plan_films(count, seed, film_set)
     for _ in map_ordered(lambda film: _write_film(folder, film), films, threads):
@@ -125,7 +123,7 @@ def write_films(
     return films
 
 
-def _write_film(folder: Path, film: PlannedFilm) -> None:
+def _write_film(folder: Path, film: DrawnFilm) -> None:
     target = folder / film.relative_path
     if target.exists():
         return

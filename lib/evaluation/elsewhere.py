@@ -34,6 +34,18 @@ from lib.workers.processes import map_isolated
 TWO_LABELS = "under two labels"
 
 
+def name_of(location: str) -> str:
+    """The name of a folder, or of a bucket's, which is not asked. It never leads to another folder.
+
+    Raises:
+        UsageError: an archive.
+        JobError: no such folder.
+    """
+    is_url = "://" in location
+    name = PurePosixPath(location).name if is_url else folder_of(location).resolve().name
+    return (name.strip(".") if is_url else name) or "films"
+
+
 @dataclass(frozen=True)
 class FolderElsewhere:
     """What --films names, and how its files are read. Nothing in the folder is ever changed."""
@@ -56,16 +68,15 @@ class FolderElsewhere:
         table = None if labels is None else LabelTable.read(labels)
         if "://" in location:
             check_url(location)
-            name = PurePosixPath(location).name.strip(".") or "films"  # never leads out of `cache`
             digest = hashlib.sha256(location.encode()).hexdigest()[:16]
-            copy = fetch_folder(location, cache / digest / name)
+            copy = fetch_folder(location, cache / digest / name_of(location))
             return FolderElsewhere(copy.root, table, reading, copy.left_out)
         return FolderElsewhere(folder_of(location), table, reading)
 
     @property
     def name(self) -> str:
         """Of the folder."""
-        return self.root.resolve().name or "films"
+        return name_of(str(self.root))
 
     def require_apart(self, *written: Path) -> None:
         """Refuse to write into the folder.

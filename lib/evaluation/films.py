@@ -6,7 +6,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lib.dataset import provenance
-from lib.dataset.manifest import FilmRecord, SplitRecord, read_manifest, read_split
+from lib.dataset.manifest import (
+    FilmRecord,
+    SplitRecord,
+    read_manifest,
+    read_split,
+    read_split_digest,
+)
 from lib.run.errors import JobError
 
 
@@ -75,16 +81,25 @@ class EvaluationSet:
         return "external films" if self.elsewhere else "test films"
 
     @staticmethod
-    def of_split(data_dir: Path) -> "EvaluationSet":
+    def of_split(data_dir: Path, split_sha256: str) -> "EvaluationSet":
         """The test films of data/split.csv; baselines learn from its training films.
 
+        `split_sha256` is the digest of the split that the model was trained on.
+
         Raises:
-            JobError: no split, no manifest, no test film, or a film that the manifest lacks.
+            JobError: no split, no manifest, no test film, or a film that the manifest lacks; or
+                another split, whose test films may be among the model's training films.
         """
         records = read_manifest(data_dir)
         films = films_of_split(data_dir, records)
         if not films["test"]:
             raise JobError(f"{data_dir / 'split.csv'} has no test film. Run the split job again.")
+        if split_sha256 != read_split_digest(data_dir):
+            raise JobError(
+                "this model was trained on another split than data/split.csv, so the test films "
+                "may be among its training films. Train on this split first, or restore the split "
+                "(same films, seed and fractions)."
+            )
         raw, folder = data_dir / "raw", data_dir / "test"
         return EvaluationSet(
             films["test"], folder, films["train"], records, raw, validation=films["val"]

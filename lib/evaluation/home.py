@@ -93,9 +93,13 @@ def scores_at_home(runs_dir: Path, model: ScoredModel, positive: str) -> HomeSco
 
 
 def _is_at_home(content: dict[str, Any], model: ScoredModel) -> bool:
-    """Whether metrics.json is of this model, at the same operating point, on its own films."""
-    is_same = content["model"]["weights_sha256"] == model.weights_sha256
-    point = content["model"].get("operating_point", "")
+    """Whether metrics.json is of this model, at the same operating point, on its own films.
+
+    A model for a site has the weights of another model; its calibration gives it a name of its own.
+    """
+    found = content["model"]
+    is_same = (found["weights_sha256"], found["name"]) == (model.weights_sha256, model.name)
+    point = found.get("operating_point", "")
     return is_same and point == model.operating_point and not content.get("external")
 
 

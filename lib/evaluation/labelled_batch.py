@@ -1,7 +1,8 @@
 """A table of predictions with a reader's labels: which films are scored, and what this is worth."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -18,6 +19,44 @@ from lib.storage.cells import from_cell
 
 NEEDED = ("path", "prediction", "needs_review", "model")  # columns
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EarlierChoice:
+    """Which films an earlier evaluation of a table scored, and how they were chosen from it."""
+
+    paths: Collection[str]
+    chosen: str
+    readable: int  # films of that table with a prediction
+
+    @staticmethod
+    def read(folder: Path) -> "EarlierChoice | None":
+        """Of the evaluation in `folder`; None if it is not whole, or of no table with labels."""
+        try:
+            labelled = json.loads((folder / "metrics.json").read_text())["labelled"]
+            paths = set(read_predictions(folder / "predictions.csv")["path"])
+            return EarlierChoice(paths, labelled["chosen"], labelled["readable"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def of(self, readable: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+        """As `_chosen`, for the same films in the table of another model.
+
+        How they were chosen holds for a table of the same number of films alone.
+        """
+        is_same_table = len(readable) == self.readable
+        kept = readable[readable["path"].isin(self.paths)]
+        return (self.chosen if is_same_table else "some"), kept
+
+
+@dataclass
+class _Answers:
+    """What the labels say of the films of a table, by the table's `path`."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # SHA-256, where the labels have it
+    not_in_table: int = 0  # labels of other films
 
 
 @dataclass(frozen=True)
@@ -75,11 +114,16 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def join_labels(
-    table: pd.DataFrame, name: str, labels: LabelTable, model: str | None
+    table: pd.DataFrame,
+    name: str,
+    labels: LabelTable,
+    model: str | None,
+    earlier: EarlierChoice | None = None,
 ) -> LabelledPredictionTable:
     """The films of a table that a reader has labelled; `name` is the table's.
 
-    `model` selects the rows of one model, where the table has rows of several.
+    `model` selects the rows of one model, where the table has rows of several. To be compared with
+    an `earlier` evaluation, the films are those that it scored.
 
     Raises:
         JobError: rows of several models or none of the wanted one, a film with two labels, or no
@@ -87,9 +131,10 @@ def join_labels(
     """
     table = _rows_of_one_model(table, name, model)
     classes = classes_of(table)
-    label_of, patient_of, not_in_table = _answers(table, labels, classes)
+    answers = _answers(table, labels, classes)
+    label_of = answers.labels
     readable = table[table["prediction"].ne("")]
-    chosen, kept = _chosen(readable, label_of)
+    chosen, kept = earlier.of(readable) if earlier else _chosen(readable, label_of)
     films = kept[kept["path"].map(lambda path: label_of.get(path) in classes)]
     answered = readable[readable["path"].isin(label_of.keys())]
     given = answered["path"].map(label_of)
@@ -97,7 +142,7 @@ def join_labels(
         raise JobError(
             f"--labels {labels.path}: no film of {name} has a label that this model knows "
             f"({', '.join(classes)}). {len(answered)} of its films have an answer, "
-            f"{not_in_table} labels are of other films. Films are found by their path."
+            f"{answers.not_in_table} labels are of other films. Films are found by their path."
         )
     batch = LabelledBatch(
         table=name,
@@ -109,11 +154,10 @@ def join_labels(
         not_a_chest_film=int(given.eq(NOT_A_CHEST_FILM).sum()),
         cannot_tell=int(given.eq(CANNOT_TELL).sum()),
         unknown_class=int((~given.isin([*classes, NOT_A_CHEST_FILM, CANNOT_TELL])).sum()),
-        not_in_table=not_in_table,
+        not_in_table=answers.not_in_table,
     )
-    predictions = _as_predictions(films, label_of, patient_of)
-    digest_of = {row.path: row.sha256 for row in labels.rows if row.sha256}
-    digests = [digest_of[path] for path in films["path"] if path in digest_of]
+    predictions = _as_predictions(films, label_of, answers.patients)
+    digests = [answers.digests[path] for path in films["path"] if path in answers.digests]
     return LabelledPredictionTable(predictions, str(table["model"].iloc[0]), batch, digests)
 
 
@@ -157,27 +201,25 @@ def _rows_of_one_model(table: pd.DataFrame, name: str, model: str | None) -> pd.
     return rows
 
 
-def _answers(
-    table: pd.DataFrame, labels: LabelTable, classes: Sequence[str]
-) -> tuple[dict[str, str], dict[str, str], int]:
-    """Label and patient by the table's `path`, and how many labels are of no film of the table."""
+def _answers(table: pd.DataFrame, labels: LabelTable, classes: Sequence[str]) -> _Answers:
     cell_of = {from_cell(cell): cell for cell in table["path"]}
     meanings = Meanings.of(classes)
-    label_of: dict[str, str] = {}
-    patient_of: dict[str, str] = {}
+    answers = _Answers()
     row_of: dict[str, LabelRow] = {}
-    not_in_table = 0
     for row in labels.rows:
         name = next((name for name in row.spellings() if name in cell_of), None)
         if name is None:
-            not_in_table += 1
+            answers.not_in_table += 1
             continue
         cell, label = cell_of[name], meanings.label(row)
-        if label_of.get(cell, label) != label:
-            raise labels.two_labels(row, label, row_of[cell], label_of[cell])
-        label_of[cell], row_of[cell] = label, row
-        patient_of[cell] = row.patient or source_and_patient(PurePosixPath(name).name)[1]
-    return label_of, patient_of, not_in_table
+        before = answers.labels.get(cell, label)
+        if before != label:
+            raise labels.two_labels(row, label, row_of[cell], before)
+        answers.labels[cell], row_of[cell] = label, row
+        answers.patients[cell] = row.patient or source_and_patient(PurePosixPath(name).name)[1]
+        if row.sha256:
+            answers.digests[cell] = row.sha256
+    return answers
 
 
 def _chosen(readable: pd.DataFrame, label_of: Mapping[str, str]) -> tuple[Any, pd.DataFrame]:

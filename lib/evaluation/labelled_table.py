@@ -8,7 +8,12 @@ from lib.dataset.label_table import LabelTable
 from lib.evaluation.answered_by import AnsweringModel
 from lib.evaluation.baselines import no_baselines
 from lib.evaluation.evaluation import Options, evaluate
-from lib.evaluation.labelled_batch import join_labels, read_table, with_labelled_batch
+from lib.evaluation.labelled_batch import (
+    EarlierChoice,
+    join_labels,
+    read_table,
+    with_labelled_batch,
+)
 from lib.evaluation.predictions import read_earlier
 from lib.evaluation.request import Request
 from lib.evaluation.results import Evaluation
@@ -25,7 +30,7 @@ class LabelledEvaluation:
 
 
 def evaluate_table(request: Request) -> LabelledEvaluation:
-    """Score the films of a table that have a label.
+    """Score the films of a table that have a label; with --compare those that were scored then.
 
     Raises:
         UsageError: a table that is neither CSV nor Parquet.
@@ -35,7 +40,8 @@ def evaluate_table(request: Request) -> LabelledEvaluation:
     assert request.labels
     labels, table = LabelTable.read(request.labels), read_table(request.predictions)
     wanted = AnsweringModel.of_folder(request.model).name if request.model else None
-    joined = join_labels(table, request.predictions.name, labels, wanted)
+    choice = EarlierChoice.read(request.compare) if request.compare else None
+    joined = join_labels(table, request.predictions.name, labels, wanted, choice)
     films, classes = joined.predictions, joined.classes
     model = AnsweringModel.find(joined.model, request.model, request.runs_dir)
     earlier = None

@@ -19,10 +19,15 @@ from lib.dataset.provenance import UNKNOWN
 from lib.evaluation import intervals, scoring
 from lib.evaluation.baselines import BASELINES, Compute
 from lib.evaluation.films import EvaluationSet, LabelledFilm
-from lib.evaluation.predictions import PROBABILITY, Floats, LabelledPredictions, classes_of
+from lib.evaluation.predictions import (
+    PROBABILITY,
+    Floats,
+    LabelledPredictions,
+    classes_of,
+    write_table,
+)
 from lib.evaluation.results import Estimate, LeaveSourceOut, LeftOutBaseline, LeftOutSource
 from lib.network.choices import Phase
-from lib.storage import atomic
 
 FEWEST_FILMS = 20  # of a class, in the source and in the other sources
 LARGEST = 1000  # films of a source that are scored, evenly of all classes: bounds the time
@@ -61,9 +66,7 @@ class LeftOutTable:
 
     def write(self, path: Path) -> None:
         """Write leave_source_out.csv."""
-        columns = [str(name) for name in self.rows.columns]
-        cells = self.rows.itertuples(index=False)
-        atomic.write_csv(path, columns, [dict(zip(columns, row, strict=True)) for row in cells])
+        write_table(path, self.rows)
 
 
 def folds_of(films: EvaluationSet) -> list[Fold]:

@@ -1,4 +1,4 @@
-"""predictions.csv as a table, and as the arrays that scores are computed from."""
+"""predictions.csv as a table, and as the arrays that scores are computed from; tables as CSV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib.run.errors import JobError
+from lib.storage.atomic import write_csv
 
 PROBABILITY = "prob_"  # columns prob_<CLASS>
 
@@ -112,13 +113,20 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV with the columns of the table, whole or not at all."""
+    columns = [str(name) for name in table.columns]
+    rows = table.itertuples(index=False, name=None)
+    write_csv(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
 def read_earlier(
     folder: Path, films: Sequence[str], labels: Sequence[str], classes: Sequence[str]
 ) -> pd.DataFrame:
     """Read the predictions of an earlier evaluation of the same films.
 
     Raises:
-        JobError: there is none, or it scored other films or classes.
+        JobError: there is none, or it has other films, labels or classes.
     """
     file = folder / "predictions.csv"
     if not file.exists():
@@ -126,9 +134,14 @@ def read_earlier(
             f"--compare {folder}: there is no {file}. Give the folder of an earlier evaluation."
         )
     earlier = read_predictions(file)
-    if earlier["path"].tolist() != list(films) or earlier["label"].tolist() != list(labels):
+    if earlier["path"].tolist() != list(films):
         raise JobError(
             f"--compare {folder} scored other films: evaluate both models on the same films."
+        )
+    if earlier["label"].tolist() != list(labels):
+        raise JobError(
+            f"--compare {folder} scored these films with other labels: evaluate both models with "
+            "the same labels."
         )
     if classes_of(earlier) != list(classes):
         raise JobError(

@@ -266,6 +266,7 @@ def _scores(
     table: pd.DataFrame, calibrations: Sequence[Calibration], weights: Floats, options: Options
 ) -> SiteScores:
     """Scores of the films with a prediction; each has the calibration that it was scored with."""
+    table = table[table["prediction"].ne("")]
     labelled = LabelledPredictions.of(table)
     confidence = labelled.probabilities.max(axis=1)
     correct = labelled.probabilities.argmax(axis=1) == labelled.targets

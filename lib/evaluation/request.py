@@ -48,8 +48,10 @@ class Request:
         """Of the tables, the figures and metrics.json."""
         if self.predictions and not self.output:
             return self.runs_dir / "labelled" / self.predictions.stem
-        if self.elsewhere and not self.output:
-            return self.runs_dir / "external" / self.elsewhere.name
+        if self.films and not self.output:
+            from lib.evaluation.elsewhere import name_of
+
+            return self.runs_dir / "external" / name_of(self.films)
         return self.output or self.runs_dir / "evaluation"
 
     @cached_property
@@ -105,9 +107,6 @@ class Request:
             raise UsageError("--prevalence belongs to --recalibrate DIR, which is missing.")
         if self.recalibrate and self.checkpoint:
             raise UsageError("--recalibrate takes a compiled model (--model), not a checkpoint.")
-        if self.elsewhere:
-            written = (self.folder, self.runs_dir, self.recalibrate)
-            self.elsewhere.require_apart(*filter(None, written))
         for flag, again in (("leave_source_out", self.leave_source_out), ("repeats", self.repeats)):
             if again and self.films:
                 raise UsageError(
@@ -121,12 +120,16 @@ class Request:
                 f"--compare {self.compare} is the folder that this evaluation is written to. "
                 "Give another folder for the results (--output), or keep a copy of the earlier one."
             )
+        if self.elsewhere:  # last, because a bucket is fetched for it
+            written = (self.folder, self.runs_dir, self.recalibrate)
+            self.elsewhere.require_apart(*filter(None, written))
 
     def _check_table(self) -> None:
         """Refuse flags that a table of predictions cannot have.
 
         Raises:
-            UsageError: no labels, or a flag that asks for a model's answers or for films.
+            UsageError: no labels, or a flag that asks for a model, for films or for a training.
+                Settings that the environment gives to all jobs have no effect.
         """
         if not self.labels:
             raise UsageError(f"--predictions {self.predictions} needs --labels FILE.")
@@ -134,12 +137,15 @@ class Request:
             "films": self.films,
             "checkpoint_path": self.checkpoint,
             "operating_point": self.operating_point,
+            "backbone": self.backbone,
+            "leave_source_out": self.leave_source_out,
+            "repeats": self.repeats,
         }
         for flag, value in others.items():
             if value:
                 raise UsageError(
-                    f"--{flag} does not go with --predictions: the answers of a table are there "
-                    "already."
+                    f"--{flag} does not go with --predictions: a table is scored as it is, without "
+                    "films and training."
                 )
 
 

@@ -231,7 +231,8 @@ class Recalibration:
     offsets: Annotated[dict[str, float], "of each class, added to its scaled logit"]
     thresholds: Annotated[dict[str, float], "stored in the new model, by class or abnormal"]
     prevalences: Annotated[
-        dict[str, float], "stated; scores are of films weighted to them; empty: as in the films"
+        dict[str, float],
+        "stated; ece, brier and coverage are of films weighted to them; empty: as in the films",
     ]
     before: Annotated[SiteScores, "with the calibration of home"]
     after: Annotated[SiteScores, "with the calibration of the other half"]

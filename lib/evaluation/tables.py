@@ -1,6 +1,6 @@
 """The three tables of an evaluation, from which every score is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from lib.evaluation import baselines, source_probe
 from lib.evaluation.films import EvaluationSet, LabelledFilm
 from lib.evaluation.model import Scored
-from lib.evaluation.predictions import read_predictions
+from lib.evaluation.predictions import read_predictions, write_table
 from lib.evaluation.request import Request
 from lib.images.reader import Film
 from lib.prediction.prediction import Prediction
@@ -38,7 +38,21 @@ def predict(
         rows.append(labelled_cells(film, schema.cells(row)))
         if request.recalibrate:
             outputs.append(answer.without_pixels())
+    withdraw_earlier(request.folder, {"repeats.csv"} if request.repeats else set())
     return write_predictions(request.folder / "predictions.csv", rows), outputs
+
+
+def withdraw_earlier(folder: Path, written: Collection[str] = ()) -> None:
+    """Delete what an earlier evaluation left in `folder` and this one may not write again.
+
+    To be called before the first new table is written, and not while the evaluation can still be
+    refused. metrics.json goes first, because where it is, the folder is complete. What this
+    evaluation has `written` stays.
+    """
+    names = ("metrics.json", "thresholds.csv", "recalibrated.csv", "leave_source_out.csv")
+    for name in (*names, "repeats.csv"):
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
@@ -60,7 +74,7 @@ def predict_baselines(request: Request, films: EvaluationSet, scored: Scored) ->
     if request.baselines and films.training:
         compute = compute_of(request, scored)
         table = baselines.predict_baselines(films, compute)
-    _write_table(table, request.folder / "baselines.csv")
+    write_table(request.folder / "baselines.csv", table)
     return table
 
 
@@ -77,14 +91,8 @@ def probe_sources(request: Request, films: EvaluationSet, scored: Scored) -> pd.
     table = source_probe.no_probe()
     if request.baselines and films.training and not films.elsewhere:
         table = source_probe.probe_sources(films, features_of, request.seed)
-    _write_table(table, request.folder / "source_probe.csv")
+    write_table(request.folder / "source_probe.csv", table)
     return table
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    columns = list(table.columns)
-    rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
-    atomic.write_csv(path, columns, rows)
 
 
 def labelled_cells(film: LabelledFilm, cells: Mapping[str, str]) -> dict[str, str]:

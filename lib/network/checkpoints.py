@@ -15,7 +15,7 @@ from lib.network.choices import Phase
 from lib.run.errors import JobError
 from lib.storage.atomic import whole_file
 
-FORMAT = 1
+FORMAT = 2  # 1: the last block of an EfficientNet began later
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,15 @@ def load(path: Path, remedy: str = "Run the train job first (make train-a).") ->
     """Read a checkpoint.
 
     Raises:
-        JobError: missing, damaged, of another format or of a newer version of the program, or of an
-            unknown backbone.
+        JobError: missing, damaged, of another version of the program, or of an unknown backbone.
     """
     if not path.is_file():
         raise JobError(f"there is no checkpoint {path}. {remedy}")
     content = load_state(path)
-    if content.pop("format", None) != FORMAT or content.get("backbone") not in BACKBONES:
+    if content.get("backbone") not in BACKBONES:
         raise JobError(f"{path} is not a checkpoint of this program. {remedy}")
+    if content.pop("format", None) != FORMAT:
+        raise JobError(f"{path} is a checkpoint of another version of the program. {remedy}")
     known = {field.name: field.default is MISSING for field in fields(Checkpoint)}
     if newer := sorted(set(content) - set(known)):
         raise JobError(

@@ -109,6 +109,9 @@ def print_contradictions(
             "  On the labels as filed no classifier can be right more often than "
             f"{found.ceiling:.1%}."
         )
+    settled = sum(bool(one.readers_label) for one in (*found.contradictions, *by_content))
+    if settled:
+        console.say(f"  The label of a reader settles {settled} of them.")
     if found.contradictions or by_content:
         console.say(f"  Policy {policy}{f' (auto: {reason})' if reason else ''}.")
 

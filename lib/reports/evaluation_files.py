@@ -6,8 +6,9 @@ import pandas as pd
 
 from lib.evaluation.labelled_table import LabelledEvaluation
 from lib.evaluation.operating_point import threshold_table
-from lib.evaluation.predictions import LabelledPredictions
+from lib.evaluation.predictions import LabelledPredictions, write_table
 from lib.evaluation.results import Evaluation
+from lib.evaluation.tables import withdraw_earlier
 from lib.reports import figures, pages
 from lib.reports.labelled_page import write_labelled_report
 from lib.reports.pages import Study
@@ -15,7 +16,10 @@ from lib.storage import atomic
 
 
 def write_all(study: Study, folder: Path, report: Path, model_card: Path | None) -> None:
-    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete."""
+    """Write thresholds, figures, pages and last metrics.json: where it is, the rest is complete.
+
+    The tables are there, and no metrics.json of an earlier evaluation beside them.
+    """
     evaluation, predictions = study.evaluation, study.predictions
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
@@ -33,9 +37,8 @@ def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: i
     metrics.json.
     """
     evaluation, predictions = scored.evaluation, scored.predictions
-    columns = [str(name) for name in predictions.columns]
-    rows = predictions.to_dict("records")
-    atomic.write_csv(folder / "predictions.csv", columns, rows)  # type: ignore[arg-type]
+    withdraw_earlier(folder)
+    write_table(folder / "predictions.csv", predictions)
     _write_thresholds(evaluation, predictions, folder / "thresholds.csv")
     figures.confusion(evaluation, folder / "confusion.png")
     figures.roc(predictions, evaluation, folder / "roc.png")
@@ -44,7 +47,6 @@ def write_scores(scored: LabelledEvaluation, folder: Path, report: Path, seed: i
 
 
 def _write_thresholds(evaluation: Evaluation, predictions: pd.DataFrame, path: Path) -> None:
-    path.unlink(missing_ok=True)  # an earlier table may be of another class
     point = evaluation.operating_point
     if point:
         labelled = LabelledPredictions.of(predictions)

@@ -1,6 +1,9 @@
 """Numbers as text, for the pages and the console."""
 
+import numpy as np
+
 from lib.evaluation.results import Estimate, Spread
+from lib.evaluation.thresholds import rounded_down
 
 UNKNOWN = "–"
 
@@ -30,3 +33,13 @@ def score(value: float | None) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """91.3%, or a dash."""
     return UNKNOWN if value is None else f"{value:.{digits}%}"
+
+
+def threshold(value: float) -> str:
+    """0.5, or 0.0001493: four significant digits, rounded down."""
+    return all_digits(rounded_down(value))
+
+
+def all_digits(value: float) -> str:
+    """0.0000149, as it is and never as 1.49e-05."""
+    return np.format_float_positional(value, trim="-")

@@ -4,12 +4,26 @@ from collections import defaultdict
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from lib.evaluation.films import Elsewhere, LeftOut
+from lib.evaluation.elsewhere import FolderElsewhere
+from lib.evaluation.fetched_folder import UNFETCHED
+from lib.evaluation.films import Elsewhere, EvaluationSet, LeftOut
+from lib.evaluation.labelled_folder import NO_FILE
+from lib.evaluation.results import External
+from lib.reports.audit_table import advise_group_by
 from lib.run import console
 from lib.storage import atomic
 from lib.storage.cells import to_cell
 
 NAMED = 3  # on the console, for each reason
+
+
+def report_left_out(folder: FolderElsewhere, films: EvaluationSet, path: Path) -> None:
+    """Write excluded.csv to `path`, print what is not scored, and advise on --group_by."""
+    assert films.elsewhere
+    write_left_out(path, films.elsewhere)
+    print_left_out(films.elsewhere)
+    if folder.table is None and not folder.reading.is_grouped:
+        advise_group_by([film.record for film in films.films], "score them again")
 
 
 def write_left_out(path: Path, elsewhere: Elsewhere) -> None:
@@ -39,6 +53,11 @@ def print_left_out(elsewhere: Elsewhere) -> None:
             f"{elsewhere.namesakes} films that are scored name a patient who is in the model's "
             "split: other films, but perhaps of the same patients."
         )
+
+
+def count_missing(external: External) -> int:
+    """Films that should have been scored and are not there: a reason to look, and for exit 3."""
+    return sum(external.left_out.get(reason, 0) for reason in (NO_FILE, UNFETCHED))
 
 
 def _named(one: LeftOut) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from lib.dataset.audit import Audit
+from lib.dataset.audit import Audit, audit
 from lib.evaluation.baselines import BASELINES, LARGEST
 from lib.evaluation.films import EvaluationSet
+from lib.evaluation.model import Scored
+from lib.evaluation.request import Request
 from lib.evaluation.results import Evaluation
 from lib.evaluation.scoring import PER_CLASS
 from lib.evaluation.source_probe import FEWEST_FILMS
@@ -60,6 +62,26 @@ class Study:
     runs: Path  # where the phases of training lie
     predict: Predict  # for the maps of the films that are shown
     seed: int
+
+    @staticmethod
+    def of(
+        request: Request,
+        evaluation: Evaluation,
+        predictions: pd.DataFrame,
+        films: EvaluationSet,
+        scored: Scored,
+    ) -> "Study":
+        """Of an evaluation; `predictions` is its predictions.csv."""
+        return Study(
+            evaluation=evaluation,
+            predictions=predictions,
+            audit=audit(films.manifest),
+            manifest=scored.manifest,
+            films=films,
+            runs=request.runs_dir,
+            predict=lambda paths: list(scored.predictor.predict(paths)),
+            seed=request.seed,
+        )
 
 
 @dataclass(frozen=True)

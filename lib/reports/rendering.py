@@ -27,6 +27,7 @@ _ENVIRONMENT.filters |= {
     "with_spread": formatting.with_spread,
     "score": formatting.score,
     "percent": formatting.percent,
+    "threshold": formatting.threshold,
 }
 
 

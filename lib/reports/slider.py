@@ -12,6 +12,7 @@ from lib.evaluation.predictions import LabelledPredictions
 from lib.evaluation.results import Estimate, Evaluation, PredictiveValues
 from lib.evaluation.thresholds import Stop
 from lib.prediction.classes import ScreeningTarget, target_of
+from lib.reports.formatting import all_digits
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def threshold_slider(predictions: pd.DataFrame, evaluation: Evaluation, seed: in
     return Slider(
         curve=curve,
         stored=stored / (len(curve) - 1),
-        stored_threshold=f"{curve[stored].threshold:g}",
+        stored_threshold=all_digits(curve[stored].threshold),
         meeting=_runs([stop.meets(target) for stop in curve]),
         meeting_words=_meeting_words(curve, target) if target else "",
         prevalence=prevalence,
@@ -99,13 +100,14 @@ def _meeting_words(curve: Sequence[Stop], target: ScreeningTarget) -> str:
     meeting = [stop.threshold for stop in curve if stop.meets(target)]
     if not meeting:
         return f"{minimum}: no threshold reaches it on these films"
-    return f"{minimum}: reached from {meeting[0]:g} to {meeting[-1]:g}, intervals aside"
+    first, last = all_digits(meeting[0]), all_digits(meeting[-1])
+    return f"{minimum}: reached from {first} to {last}, intervals aside"
 
 
 def _paper_row(number: int, stop: Stop, prevalence: float) -> PaperRow:
     return PaperRow(
         number,
-        f"{stop.threshold:g}",
+        all_digits(stop.threshold),
         stop,
         stop.at(prevalence),
         _missed(stop.sensitivity, prevalence),

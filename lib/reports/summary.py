@@ -13,7 +13,7 @@ from lib.evaluation.results import (
     Repeats,
     SourceScores,
 )
-from lib.reports.formatting import score, with_range, with_spread
+from lib.reports.formatting import score, threshold, with_range, with_spread
 from lib.run import console
 
 
@@ -112,7 +112,7 @@ def _print_operating_point(evaluation: Evaluation) -> None:
     }
     for point in points.values():
         console.say(
-            f"{point.positive} from probability {point.threshold:.3f}: "
+            f"{point.positive} from probability {threshold(point.threshold)}: "
             f"sensitivity {with_range(point.sensitivity)}, "
             f"specificity {with_range(point.specificity)}, "
             f"{point.missed} of {point.cases} cases missed"
@@ -153,8 +153,8 @@ def _print_external(evaluation: Evaluation, external: External) -> None:
         )
     if external.fitted:
         console.say(
-            f"with {external.fitted.positive} from probability {external.fitted.threshold:.3f} on, "
-            f"which was chosen on these very films: "
+            f"with {external.fitted.positive} from probability "
+            f"{threshold(external.fitted.threshold)} on, which was chosen on these very films: "
             f"sensitivity {with_range(external.fitted.sensitivity)}, "
             f"specificity {with_range(external.fitted.specificity)}"
         )
@@ -175,7 +175,8 @@ def _print_recalibration(site: Recalibration) -> None:
     )
     for rates in site.after.rates:
         console.say(
-            f"{rates.positive} from probability {site.thresholds[rates.positive]:.3f} on, there: "
+            f"{rates.positive} from probability "
+            f"{threshold(site.thresholds[rates.positive])} on, there: "
             f"sensitivity {with_range(rates.sensitivity)}, "
             f"specificity {with_range(rates.specificity)}"
         )

@@ -17,7 +17,7 @@ from lib.network.numerics import Grey
 from lib.training.augmentation import VIEW_SEED, augment
 from lib.training.cache_room import fill_cache
 from lib.training.feature_cache import CacheKey, FrozenFeatures
-from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
+from lib.training.films import FilmReader, Part, SplitFilms, TrainingFilm
 from lib.training.machines import Machines
 from lib.training.plan import Plan
 from lib.workers.threads import map_ordered
@@ -125,7 +125,7 @@ def features_of(
 class LiveBatches:
     """Every film is read, augmented and passed through the frozen layers in every epoch."""
 
-    films: Mapping[Part, Sequence[LabelledFilm]]
+    films: Mapping[Part, Sequence[TrainingFilm]]
     reader: FilmReader
     backbone: Backbone
     frozen: nn.Module

@@ -33,13 +33,13 @@ from lib.run import console
 from lib.storage import atomic
 from lib.training.activation_store import Activations, ActivationStore, Shard, StoredRows
 from lib.training.augmentation import augment
-from lib.training.films import FilmReader, LabelledFilm, Part
+from lib.training.films import FilmReader, Part, TrainingFilm
 from lib.training.machines import Machines
 from lib.training.plan import Augmentation
 from lib.workers.shipped import Shipped
 from lib.workers.threads import map_ordered
 
-VERSION = 4  # raised when reading, augmentation or graphs make something else of the same film
+VERSION = 5  # raised when reading, augmentation or graphs make something else of the same film
 CHUNK = 64  # films that are computed and written together
 LOOKAHEAD = 8  # films that are read ahead, beside one per reader
 SECONDS_BETWEEN_SYNCS = 10.0  # work that a kill costs at most
@@ -70,7 +70,7 @@ class CacheKey:
 class Wanted:
     """Activations that a training needs: some views and outputs of some films."""
 
-    films: Sequence[LabelledFilm]
+    films: Sequence[TrainingFilm]
     views: Sequence[View]
 
 
@@ -78,7 +78,7 @@ class Wanted:
 class Work:
     """A film, and those of its activations that are not stored."""
 
-    film: LabelledFilm
+    film: TrainingFilm
     lacking: tuple[View, ...]
 
     @property
@@ -96,7 +96,7 @@ class FrozenFeatures:
         self,
         caches: Sequence[Path],
         key: CacheKey,
-        films: Mapping[Part, Sequence[LabelledFilm]],
+        films: Mapping[Part, Sequence[TrainingFilm]],
         write_graphs: Callable[[Path], None],
         machines: Machines,
     ) -> None:
@@ -164,7 +164,7 @@ class FrozenFeatures:
             self._rows[part, view] = self.locate(self.films[part], view)
         return self._rows[part, view]
 
-    def locate(self, films: Sequence[LabelledFilm], view: View) -> StoredRows:
+    def locate(self, films: Sequence[TrainingFilm], view: View) -> StoredRows:
         """Where the activations of some films lie."""
         return self._store(view).locate([film.key for film in films])
 
@@ -194,7 +194,7 @@ class FrozenFeatures:
                     os.utime(shard.path)
 
     def _work(self, wanted: Iterable[Wanted]) -> list[Work]:
-        films: dict[bytes, LabelledFilm] = {}
+        films: dict[bytes, TrainingFilm] = {}
         lacking: dict[bytes, dict[View, None]] = {}
         for one in wanted:
             for view in one.views:
@@ -266,7 +266,7 @@ class FrozenFeatures:
         names = {path.name.split("_")[0] for path in self.folder.glob("*.f16")}
         return [(int(name), tap) for name in sorted(names) for tap in TAPS]
 
-    def _stream(self, films: Iterable[tuple[LabelledFilm, Sequence[int]]]) -> Iterator[Outputs]:
+    def _stream(self, films: Iterable[tuple[TrainingFilm, Sequence[int]]]) -> Iterator[Outputs]:
         return compute_views(self.graph, self.key, films, self.machines.readers)
 
 
@@ -291,12 +291,12 @@ class WorkerFactory:
 def compute_views(
     graph: Graph,
     key: CacheKey,
-    films: Iterable[tuple[LabelledFilm, Sequence[int]]],
+    films: Iterable[tuple[TrainingFilm, Sequence[int]]],
     readers: int,
 ) -> Iterator[Outputs]:
     """The graph's outputs for the given views of every film, film by film."""
 
-    def render(wanted: tuple[LabelledFilm, Sequence[int]]) -> list[Grey]:
+    def render(wanted: tuple[TrainingFilm, Sequence[int]]) -> list[Grey]:
         film, views = wanted
         grey = key.reader.read(film)
         return [

@@ -25,7 +25,7 @@ PARTS: tuple[Part, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
-class LabelledFilm:
+class TrainingFilm:
     """A training or validation film: its file, the index of its class, and its content."""
 
     path: Path
@@ -63,7 +63,7 @@ class FilmReader:
         side = BACKBONES[plan.backbone].input_side
         return FilmReader(side, segmenter, plan.even_exposure, plan.film_side)
 
-    def read(self, film: LabelledFilm) -> Grey:
+    def read(self, film: TrainingFilm) -> Grey:
         """The film as the network sees it, `(input_side, input_side) uint8`.
 
         Raises:
@@ -79,7 +79,7 @@ class FilmReader:
         cropper = _cropper_of(self.segmenter, self.even_exposure)
         return cropper.view(whole, self.input_side).grey
 
-    def decode(self, film: LabelledFilm) -> Grey:
+    def decode(self, film: TrainingFilm) -> Grey:
         """The whole film as a square of `film_side` pixels, or of the input's.
 
         Raises:
@@ -117,7 +117,7 @@ class SplitFilms:
     data_dir: Path
     digest: str  # sha256 of split.csv
     classes: tuple[str, ...]  # in alphabetical order, as ImageFolder numbers them
-    films: Mapping[Part, Sequence[LabelledFilm]]
+    films: Mapping[Part, Sequence[TrainingFilm]]
 
     @staticmethod
     def read(data_dir: Path) -> "SplitFilms":
@@ -152,7 +152,7 @@ class SplitFilms:
 
 def _films_of(
     part: Part, rows: Sequence[SplitRecord], classes: Sequence[str], data_dir: Path
-) -> list[LabelledFilm]:
+) -> list[TrainingFilm]:
     members = [row for row in rows if row.split == part]
     missing = [label for label in classes if not any(row.label == label for row in members)]
     if missing:
@@ -168,5 +168,5 @@ def _films_of(
             "jobs again."
         )
     return [
-        LabelledFilm(data_dir / row.file, classes.index(row.label), row.sha256) for row in members
+        TrainingFilm(data_dir / row.file, classes.index(row.label), row.sha256) for row in members
     ]

@@ -18,7 +18,7 @@ from lib.network.weights import weights_file
 from lib.training.batches import VALIDATION_BATCH, Batches, CachedBatches, features_of, freeze
 from lib.training.cache_room import AUTO_VIEWS, make_room
 from lib.training.feature_cache import FrozenFeatures, Wanted
-from lib.training.films import LabelledFilm, Part, SplitFilms
+from lib.training.films import Part, SplitFilms, TrainingFilm
 from lib.training.loop import Trainer
 from lib.training.machines import Machines
 from lib.training.plan import Plan
@@ -169,7 +169,7 @@ class Trained:
     layers: nn.Module
     tap: Tap
 
-    def of_films(self, films: Sequence[LabelledFilm]) -> Probabilities:
+    def of_films(self, films: Sequence[TrainingFilm]) -> Probabilities:
         """`(films, classes)` probabilities, not calibrated, of films in the cache."""
         stored = self.features.locate(films, (0, self.tap))
         return self._of(stored.read([number])[0] for number in range(len(films)))

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lib.evaluation.films import LabelledFilm as EvaluatedFilm
+from lib.evaluation.films import LabelledFilm
 from lib.evaluation.leave_source_out import Fold, FoldAnswers, LeftOutTable, rows_of
 from lib.evaluation.model import Scored
 from lib.evaluation.request import Request
 from lib.evaluation.tables import compute_of
 from lib.run import console
 from lib.training.feature_cache import Wanted
-from lib.training.films import LabelledFilm, Part, SplitFilms
+from lib.training.films import Part, SplitFilms, TrainingFilm
 from lib.training.folds import LARGEST_LAST_BLOCK, Folds, last_tap, wanted_by
 from lib.training.machines import Machines
 from lib.training.recipe import NotRepeatableError, recipe_of
@@ -66,5 +66,5 @@ def _answers_of(
         yield fold, FoldAnswers(probabilities, "b" if recipe.last_block else "a")
 
 
-def _labelled(film: EvaluatedFilm, classes: Sequence[str]) -> LabelledFilm:
-    return LabelledFilm(film.file, classes.index(film.label), film.record.sha256)
+def _labelled(film: LabelledFilm, classes: Sequence[str]) -> TrainingFilm:
+    return TrainingFilm(film.file, classes.index(film.label), film.record.sha256)

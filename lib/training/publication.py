@@ -15,7 +15,7 @@ from lib.network.numerics import Floats, Grey
 from lib.prediction import fitting
 from lib.reports.curves import write_curves
 from lib.run import console
-from lib.training.films import FilmReader, LabelledFilm, SplitFilms
+from lib.training.films import FilmReader, SplitFilms, TrainingFilm
 from lib.training.run_folder import EpochScores, RunFolder
 
 
@@ -80,7 +80,7 @@ def publish(
 
 
 def _calibrator(
-    chosen: Sequence[LabelledFilm], thumbnails: Sequence[Grey], classes: Sequence[str]
+    chosen: Sequence[TrainingFilm], thumbnails: Sequence[Grey], classes: Sequence[str]
 ) -> export.Calibrate:
     """The step of `export.write_model` that fits temperature, thresholds and reference films."""
     targets = np.array([film.target for film in chosen])

@@ -7,6 +7,7 @@ from typing import Any
 
 from lib.network.choices import Phase
 from lib.run.errors import JobError
+from lib.training import feature_cache
 from lib.training.plan import Acquisition, Augmentation, Plan
 
 
@@ -69,6 +70,11 @@ def _config(runs_dir: Path, phase: Phase) -> dict[str, Any]:
     if not path.exists():
         raise NotRepeatableError(f"there is no {path}")
     content: dict[str, Any] = json.loads(path.read_text())
+    if content.get("views_version") != feature_cache.VERSION:
+        raise NotRepeatableError(
+            "another version of the program trained this model, on other views or with another "
+            "last block"
+        )
     return content
 
 
@@ -80,8 +86,6 @@ def _plan(config: dict[str, Any]) -> Plan:
         raise NotRepeatableError(
             f"another version of the program trained this model, with {', '.join(unknown)}"
         )
-    if settings.get("crop") == "lungs" and "film_side" not in settings:
-        raise NotRepeatableError("an earlier version trained this model, on larger films")
     varied = settings["augmentation"].get("acquisition")
     if varied:
         varied = Acquisition(**{**varied, "jpeg": tuple(varied["jpeg"])})

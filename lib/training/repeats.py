@@ -6,15 +6,15 @@ from dataclasses import replace
 import pandas as pd
 
 from lib.dataset.split import SPLITS, draw_splits
-from lib.evaluation.films import EvaluationSet
-from lib.evaluation.films import LabelledFilm as EvaluatedFilm
+from lib.evaluation.films import EvaluationSet, LabelledFilm
+from lib.evaluation.predictions import write_table
 from lib.evaluation.repeats import rows_of, score_repeats
 from lib.evaluation.request import Request
 from lib.evaluation.results import Repeats
+from lib.evaluation.tables import withdraw_earlier
 from lib.run import console
 from lib.run.errors import JobError
-from lib.storage import atomic
-from lib.training.films import LabelledFilm, SplitFilms
+from lib.training.films import SplitFilms, TrainingFilm
 from lib.training.folds import Folds, wanted_by
 from lib.training.machines import Machines
 from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
@@ -51,9 +51,8 @@ def repeat(request: Request, films: EvaluationSet, weights_sha256: str) -> Repea
         parts.append(rows_of(seed, names, labels, probabilities, split.classes))
         sizes.append(len(rows["train"]))
     table = pd.concat(parts, ignore_index=True)
-    columns = [str(name) for name in table.columns]
-    cells = [dict(zip(columns, row, strict=True)) for row in table.itertuples(index=False)]
-    atomic.write_csv(request.folder / "repeats.csv", columns, cells)
+    withdraw_earlier(request.folder)
+    write_table(request.folder / "repeats.csv", table)
     return score_repeats(table, round(sum(sizes) / len(sizes)))
 
 
@@ -67,17 +66,17 @@ def _recipe(request: Request, weights_sha256: str) -> Recipe:
         ) from error
 
 
-def _undivided(split: SplitFilms, films: Sequence[EvaluatedFilm]) -> SplitFilms:
+def _undivided(split: SplitFilms, films: Sequence[LabelledFilm]) -> SplitFilms:
     """All films as training films and as validation films, whichever side the split has them on."""
     every = [
-        LabelledFilm(film.file, split.classes.index(film.label), film.record.sha256)
+        TrainingFilm(film.file, split.classes.index(film.label), film.record.sha256)
         for film in films
     ]
     return replace(split, films={"train": every, "val": every})
 
 
 def _drawn(
-    every: Sequence[EvaluatedFilm], films: EvaluationSet, seed: int
+    every: Sequence[LabelledFilm], films: EvaluationSet, seed: int
 ) -> Mapping[str, list[int]]:
     """Numbers of the films on each side of a new split."""
     labels, groups = [film.label for film in every], [film.group or film.name for film in every]

@@ -179,6 +179,7 @@ class RunFolder:
             "classes": list(self.identity.classes),
             "split_sha256": self.identity.split_sha256,
             "starting_weights_sha256": self.identity.start_sha256,
+            "views_version": feature_cache.VERSION,
             "argv": sys.argv,
             "cores": cores,
             "versions": {"python": platform.python_version(), **versions},

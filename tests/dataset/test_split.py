@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.dataset import contradictions, duplicates, split
-from lib.dataset.manifest import FilmRecord
+from lib.dataset.manifest import READER_MARK, FilmRecord
 from lib.dataset.patients import patients
 from lib.images.measure import dhash, measure
 from lib.run.errors import JobError, UsageError
@@ -65,6 +65,28 @@ def test_the_ceiling_counts_what_no_classifier_can_get_right() -> None:
     assert contradictions.accuracy_ceiling(
         TWINS, contradictions.find_contradictions(TWINS)
     ) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("policy", ["keep:NORMAL", "drop", "fail"])
+def test_a_label_of_a_reader_prevails_over_the_policy(policy: str) -> None:
+    dataset = [_record("NORMAL/1", "x", seed=1), _record("TB/1", "x", seed=1)]
+    smaller = [_record("NORMAL/small", "y", seed=1), _record("TB/small", "z", seed=1)]
+    read = replace(_record("TB/read", "x", seed=1), origin=f"{READER_MARK}x/TB/read")
+    films = [replace(film, contrast=30.0) for film in [*dataset, read, *smaller]]
+    pairs = duplicates.near_duplicates([film.dhash for film in films])
+    found = contradictions.find_contradictions(films)
+    found += contradictions.find_content_contradictions(films, pairs)
+    by_bytes = "contradiction: a reader labelled these bytes TB"
+    by_content = "contradiction: a reader labelled the same film in other bytes TB"
+    excluded = contradictions.apply_policy(found, policy)
+    assert excluded == {"NORMAL/1": by_bytes, "NORMAL/small": by_content}
+
+
+def test_readers_who_disagree_leave_it_to_the_policy() -> None:
+    films = [_record("NORMAL/1", "x"), _record("TB/1", "x")]
+    read = [replace(film, origin=f"{READER_MARK}{film.path}") for film in films]
+    found = contradictions.find_contradictions(read)
+    assert list(contradictions.apply_policy(found, "keep:NORMAL")) == ["TB/1"]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_in_the_confounded_set_they_do(tmp_path: Path) -> None:
     assert accuracy_of_metadata(tmp_path, films) > 0.95
 
 
-def accuracy_of_metadata(folder: Path, films: list[synthetic.PlannedFilm]) -> float:
+def accuracy_of_metadata(folder: Path, films: list[synthetic.DrawnFilm]) -> float:
     films = [film for film in films if not film.folder and not film.truncated]
     features = []
     for film in films:

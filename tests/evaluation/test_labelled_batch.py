@@ -1,5 +1,6 @@
 """A table of predictions with labels: which films are scored, and when the scores generalise."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +24,9 @@ from lib.storage import tables
 CLASSES = ("NORMAL", "TUBERCULOSIS")
 
 
-def write_table(path: Path, films: int = 40, models: int = 1) -> Path:
-    """Every second film is sampled, every fourth asks for a review; the last cannot be read."""
-    schema = RowSchema(CLASSES, has_sample=True)
+def write_table(path: Path, films: int = 40, models: int = 1, sampled: bool = True) -> Path:
+    """Every second film is `sampled`, every fourth asks for a review; the last cannot be read."""
+    schema = RowSchema(CLASSES, has_sample=sampled)
     rows = []
     for n in range(films):
         p = n / films
@@ -102,6 +103,24 @@ def test_scores_of_films_that_the_model_has_learnt_do_not_generalise(tmp_path: P
     batch = joined.batch_beside({f"{3:064x}", f"{5:064x}", f"{39:064x}"})
     assert (batch.learnt, batch.generalises) == (2, False)  # the last film cannot be read
     assert "which flatters it" in batch.words
+
+
+@pytest.mark.parametrize("spelling", ["{}", "./{}", "/data/local-files/?d=inbox/{}"])
+def test_a_film_is_known_as_learnt_however_its_path_is_spelt(tmp_path: Path, spelling: str) -> None:
+    table = read_table(write_table(tmp_path / "x.csv"))
+    tasks = [
+        {
+            "data": {"image": spelling.format(f"{n:02}.png"), "sha256": f"{n:064x}"},
+            "annotations": [
+                {"result": [{"type": "choices", "value": {"choices": [CLASSES[n % 2]]}}]}
+            ],
+        }
+        for n in range(40)
+    ]
+    (tmp_path / "labels.json").write_text(json.dumps(tasks))
+    joined = join_labels(table, "x.csv", LabelTable.read(tmp_path / "labels.json"), None)
+    batch = joined.batch_beside({f"{3:064x}"})
+    assert (batch.learnt, batch.generalises) == (1, False)
 
 
 def test_answers_that_are_no_class_count_but_are_not_scored(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.dataset.manifest import FilmRecord
+from lib.evaluation.evaluation import Options
 from lib.evaluation.films import LabelledFilm
-from lib.evaluation.recalibration import CaseMix, SiteFilms, _require_shares, site_name
+from lib.evaluation.predictions import PROBABILITY
+from lib.evaluation.recalibration import CaseMix, SiteFilms, _require_shares, _scores, site_name
 from lib.evaluation.request import read_prevalence
 from lib.images.reader import Film
 from lib.prediction.prediction import Prediction
@@ -79,6 +82,25 @@ def test_predictions_are_kept_without_pixels() -> None:
     seen = replace(prediction, film=replace(prediction.film, grey=np.zeros((224, 224), np.uint8)))
     assert seen.without_pixels().film.grey.size == 0
     assert seen.without_pixels().film.thumbnail.size == 32 * 32
+
+
+def test_films_that_cannot_be_read_are_in_no_score() -> None:
+    site = _site(80)
+    calibration, _ = site.fit(np.arange(80), CaseMix.of(site, {}))
+    rows = [
+        {"path": film.name, "label": film.label, "group": film.group, "reasons": ""}
+        | {"prediction": film.label, "needs_review": str(number % 4 == 0)}
+        | dict.fromkeys((PROBABILITY + name for name in CLASSES), 1 / 3)
+        for number, film in enumerate(site.films)
+    ]
+    lost = rows[0] | {"path": "lost.png", "prediction": "", "needs_review": "True"}
+    options = Options("TUBERCULOSIS", (), 0)
+    found = [
+        _scores(pd.DataFrame(table), [calibration] * 80, np.ones(80), options)
+        for table in (rows, [*rows, lost])
+    ]
+    assert found[0].needs_review == 0.25
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -572,7 +572,9 @@ def test_labelled_films_of_a_bucket_are_copied_once_and_scored(
     put("in/tb/huge.png", bytes(300_000))
     flags: tuple[object, ...] = ("--model", chain / "runs/model", "--films", "s3://films/in")
     flags += ("--nobaselines", "--data_dir", tmp_path / "data", "--runs_dir", tmp_path / "runs")
-    assert run(evaluate, *flags) == 0
+    assert run(evaluate, *flags, "--repeats", "2") == 2
+    assert store.downloads() == []
+    assert run(evaluate, *flags) == 3  # a film is missing
     results = tmp_path / "runs" / "external" / "in"
     rows = _rows(results / "predictions.csv")
     assert set(rows) == {f"{('normal', 'tb')[number % 2]}/{number}.png" for number in range(6)}
@@ -581,7 +583,7 @@ def test_labelled_films_of_a_bucket_are_copied_once_and_scored(
     store.asked.clear()
     put("in/normal/0.png", film(tmp_path / "new.png", seed=9))
     buckets._file_system("s3").call_s3("delete_object", Bucket="films", Key="in/tb/5.png")
-    assert run(evaluate, *flags) == 0
+    assert run(evaluate, *flags) == 3
     assert set(store.downloads()) == {"in/normal/0.png"}
     assert set(_rows(results / "predictions.csv")) == set(rows) - {"tb/5.png"}
     capsys.readouterr()

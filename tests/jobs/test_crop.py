@@ -19,7 +19,7 @@ from lib.prediction.maps import OUTLINE
 from lib.prediction.prediction import Prediction
 from lib.prediction.predictor import Predictor
 from lib.run.errors import JobError
-from lib.training.films import FilmReader, LabelledFilm, SplitFilms
+from lib.training.films import FilmReader, SplitFilms, TrainingFilm
 from lib.training.plan import Overrides, plan_of
 from tests.conftest import LITE0, dirs, predict, run
 from tests.stored import restore_or_build
@@ -52,7 +52,7 @@ def root(tmp_path: Path, cropped: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers(cropped: Path) -> list[tuple[LabelledFilm, Prediction]]:
+def answers(cropped: Path) -> list[tuple[TrainingFilm, Prediction]]:
     """The validation films with their predictions."""
     films = SplitFilms.read(cropped / "data").films["val"]
     predictor = Predictor(cropped / "runs/model", "fp32", 2, 2)
@@ -76,7 +76,7 @@ def test_the_model_records_the_crop_and_carries_the_segmenter(cropped: Path) -> 
 
 
 def test_training_and_prediction_see_the_same_pixels(
-    answers: list[tuple[LabelledFilm, Prediction]],
+    answers: list[tuple[TrainingFilm, Prediction]],
 ) -> None:
     plan = plan_of("a", Overrides(), **{**SETTINGS, "crop": "lungs"})
     reader = FilmReader.of(plan)

@@ -227,9 +227,19 @@ def test_a_test_film_that_cannot_be_read_any_more_is_a_row_and_exit_3(
     assert scores["unreadable"] == 1
 
 
+def earlier_evaluation(folder: Path) -> list[Path]:
+    """What an earlier evaluation left in this folder, and a later one may not write."""
+    names = ("metrics.json", "recalibrated.csv", "repeats.csv", "leave_source_out.csv")
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("earlier")
+    return [folder / name for name in names]
+
+
 def test_a_class_of_interest_that_no_one_knows_is_refused_before_any_film_is_read(
     chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    earlier = earlier_evaluation(tmp_path / "e")
     assert run(evaluate, "--positive", "TUBERCULOSE", "--output", tmp_path / "e", *dirs(chain)) == 1
     assert "--positive TUBERCULOSE: this model knows NORMAL" in capsys.readouterr().err
     assert (
@@ -237,6 +247,7 @@ def test_a_class_of_interest_that_no_one_knows_is_refused_before_any_film_is_rea
     )
     assert "there is no" in capsys.readouterr().err
     assert not (tmp_path / "e/predictions.csv").exists()
+    assert all(path.exists() for path in earlier)
 
 
 def test_without_a_readable_test_film_there_is_nothing_to_score(
@@ -246,6 +257,7 @@ def test_without_a_readable_test_film_there_is_nothing_to_score(
     for film in (tmp_path / "data/test").rglob("*.*"):
         film.unlink()
         film.write_text("no film")
+    earlier = earlier_evaluation(tmp_path / "e")
     code = run(
         evaluate,
         "--nobaselines",
@@ -259,7 +271,7 @@ def test_without_a_readable_test_film_there_is_nothing_to_score(
     assert code == 1
     assert "no film could be read" in capsys.readouterr().err
     assert (tmp_path / "e/predictions.csv").exists()
-    assert not (tmp_path / "e/metrics.json").exists()
+    assert not any(path.exists() for path in earlier)  # they are of other predictions
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

@@ -3,12 +3,11 @@
 import json
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from jobs import ingest, split
-from lib.dataset.joined import MARK
 from lib.dataset.manifest import FilmRecord, read_manifest, read_split
 from lib.storage.atomic import sha256_of
 from tests.conftest import LITE0, dirs, film, run
@@ -16,8 +15,8 @@ from tests.conftest import LITE0, dirs, film, run
 
 @pytest.fixture
 def root(tmp_path: Path, make_films: Callable[..., Path]) -> Path:
-    """A project with data/raw of 12 films, and beside it an inbox of five."""
-    source = make_films(normal=6, tuberculosis=6)
+    """A project with data/raw of 16 films, and beside it an inbox of five."""
+    source = make_films(normal=8, tuberculosis=8)
     for number in range(5):
         film(tmp_path / "inbox" / "ward" / f"{number}.png", seed=500 + number)
     flags = ["--dataset", f"folder:{source}", *LITE0, *dirs(tmp_path)[:2]]
@@ -41,7 +40,7 @@ def join(root: Path, table: Path) -> int:
 
 
 def joined(root: Path) -> list[FilmRecord]:
-    return [row for row in read_manifest(root / "data") if row.origin.startswith(MARK)]
+    return [row for row in read_manifest(root / "data") if row.is_from_reader]
 
 
 def test_labelled_films_join_and_stay_in_a_later_ingest(root: Path) -> None:
@@ -62,7 +61,7 @@ def test_labelled_films_join_and_stay_in_a_later_ingest(root: Path) -> None:
     shutil.rmtree(root / "inbox")
     flags = ["--dataset", f"folder:{root / 'source'}", *LITE0, *dirs(root)[:2]]
     assert run(ingest, *flags) == 0
-    assert len(read_manifest(root / "data")) == 14
+    assert len(read_manifest(root / "data")) == 18
     assert len(joined(root)) == 2
 
 
@@ -79,7 +78,7 @@ def test_the_bytes_decide_which_film_is_meant(
     assert "1 labels are of no film in the folder, the first: ward/1.png" in capsys.readouterr().err
 
 
-def test_a_label_against_an_earlier_one_is_a_contradiction(root: Path) -> None:
+def test_a_label_of_a_reader_prevails_over_the_dataset(root: Path) -> None:
     shutil.copy(root / "source/normal/normal_0.png", root / "inbox/known.png")
     shutil.copy(root / "source/normal/normal_1.png", root / "inbox/agreed.png")
     assert join(root, labels(root, ("known.png", "TB"), ("agreed.png", "NORMAL"))) == 0
@@ -87,14 +86,21 @@ def test_a_label_against_an_earlier_one_is_a_contradiction(root: Path) -> None:
     assert row.path == "TUBERCULOSIS/known.png"
     assert run(split, *dirs(root)[:2]) == 0
     reasons = {row.path: row.excluded_because for row in read_split(root / "data")}
-    assert reasons["NORMAL/normal_0.png"] == ""
-    assert "contradiction: the same bytes lie under NORMAL" in reasons["TUBERCULOSIS/known.png"]
+    assert "a reader labelled these bytes TUBERCULOSIS" in reasons["NORMAL/normal_0.png"]
+    assert reasons["TUBERCULOSIS/known.png"] == ""
 
 
-def test_a_corrected_label_stands_beside_the_first_one(root: Path) -> None:
-    assert join(root, labels(root, ("ward/0.png", "TB"))) == 0
-    assert join(root, labels(root, ("ward/0.png", "NORMAL"))) == 0
-    assert [row.label for row in joined(root)] == ["NORMAL", "TUBERCULOSIS"]
+def test_a_corrected_label_takes_the_place_of_the_first_one(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert join(root, labels(root, ("ward/0.png", "NORMAL"), ("ward/1.png", "NORMAL"))) == 0
+    assert join(root, labels(root, ("ward/0.png", "TB"), ("ward/1.png", "NORMAL"))) == 0
+    assert "1 labels of a reader are replaced by a newer one" in capsys.readouterr().out
+    assert {row.path for row in joined(root)} == {"TUBERCULOSIS/0.png", "NORMAL/1.png"}
+    films = {path.name for path in (root / "data/raw").rglob("*.png")}
+    assert films == {PurePosixPath(row.path).name for row in read_manifest(root / "data")}
+    assert run(split, *dirs(root)[:2]) == 0
+    assert not any(row.excluded_because for row in read_split(root / "data"))
 
 
 def test_wrong_use_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +115,9 @@ def test_wrong_use_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str
     assert join(root, labels(root, ("ward/0.png", "COVID"), ("ward/1.png", "TB"))) == 0
     assert "left out: COVID (1)" in capsys.readouterr().err
     assert len(read_manifest(root / "data")) == len(before) + 1
-    (root / "data/raw/manifest.csv").write_text("damaged")
+    manifest = root / "data/raw/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",96,96,", ",96,wide,", 1))
     assert join(root, labels(root, ("ward/3.png", "TB"))) == 1
+    assert run(ingest, "--dataset", f"folder:{root / 'source'}", *LITE0, *dirs(root)[:2]) == 1
+    assert "1 films beside it joined with a reader's labels" in capsys.readouterr().err
     assert len(list((root / "data/raw").rglob("*.png"))) == len(before) + 1

@@ -12,7 +12,6 @@ import pytest
 
 from jobs import evaluate, ingest, promote, split, train
 from lib.dataset import synthetic
-from lib.dataset.joined import MARK
 from lib.dataset.manifest import read_manifest
 from lib.network.artifact import ModelManifest
 from lib.storage.atomic import sha256_of
@@ -178,7 +177,7 @@ def test_labels_come_back(
     joins = ["--dataset", f"folder:{inbox}", "--labels", labels, *dirs(project)]
     assert run(ingest, *joins) in (0, 3)  # the raw data has an unreadable film
     records = read_manifest(project / "data")
-    joined = [record for record in records if record.origin.startswith(MARK)]
+    joined = [record for record in records if record.is_from_reader]
     assert (len(joined), len(records)) == (FILMS, before + FILMS)
     fractions = ["--val_fraction", "0.15", "--test_fraction", "0.15"]
     assert run(split, *fractions, "--seed", "1", *dirs(project)) == 0

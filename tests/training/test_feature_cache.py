@@ -29,7 +29,7 @@ from lib.training.augmentation import augment
 from lib.training.batches import Batches, CachedBatches, batches_of
 from lib.training.cache_room import fill_cache, free_room, make_room, views_that_fit
 from lib.training.feature_cache import CacheKey, FrozenFeatures, View, Wanted
-from lib.training.films import FilmReader, LabelledFilm, Part, SplitFilms
+from lib.training.films import FilmReader, Part, SplitFilms, TrainingFilm
 from lib.training.machines import Machines
 from lib.training.plan import Augmentation, Overrides, plan_of
 from tests.conftest import LITE0, dirs, environment, film, run
@@ -51,9 +51,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(tmp_path: Path, graphs: Path) -> Make:
     """FrozenFeatures of 150 training and 3 validation films below a cache of the test's own."""
     files = [film(tmp_path / "films" / f"{seed}.png", seed=seed) for seed in range(7)]
-    films: dict[Part, list[LabelledFilm]] = {
-        "train": [LabelledFilm(files[i % 7], i % 3, f"{i:064x}") for i in range(150)],
-        "val": [LabelledFilm(path, 0, f"{i:064x}") for i, path in enumerate(files[:3], 1000)],
+    films: dict[Part, list[TrainingFilm]] = {
+        "train": [TrainingFilm(files[i % 7], i % 3, f"{i:064x}") for i in range(150)],
+        "val": [TrainingFilm(path, 0, f"{i:064x}") for i, path in enumerate(files[:3], 1000)],
     }
 
     def write_graphs(folder: Path) -> None:
@@ -79,12 +79,12 @@ def _all(source: FrozenFeatures, view: int = 1, tap: Tap = "pooled") -> np.ndarr
     )
 
 
-def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[LabelledFilm]:
+def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[TrainingFilm]:
     """The films that are read from now on, as they are read."""
-    films: list[LabelledFilm] = []
+    films: list[TrainingFilm] = []
     real = FilmReader.read
 
-    def read(self: FilmReader, film: LabelledFilm) -> np.ndarray:
+    def read(self: FilmReader, film: TrainingFilm) -> np.ndarray:
         films.append(film)
         return real(self, film)
 
@@ -143,10 +143,10 @@ def test_an_interrupted_filling_keeps_whole_chunks_and_goes_on_to_the_same_bits(
     wanted = _all(whole)
     shutil.rmtree(whole.folder)
     interrupted = make(cores=1, readers=1)
-    read: list[LabelledFilm] = []
+    read: list[TrainingFilm] = []
     real = FilmReader.read
 
-    def read_film(self: FilmReader, film: LabelledFilm) -> np.ndarray:
+    def read_film(self: FilmReader, film: TrainingFilm) -> np.ndarray:
         read.append(film)
         if len(read) == 100:
             raise KeyboardInterrupt
@@ -190,7 +190,7 @@ def test_another_split_of_the_same_films_computes_nothing_again(
     _fill(first, "train", (1, "pooled"))
     one_by_one = _all(first)
     second, read = make(), _count_reads(monkeypatch)
-    new = LabelledFilm(second.films["train"][0].path, 0, "f" * 64)
+    new = TrainingFilm(second.films["train"][0].path, 0, "f" * 64)
     second.films = {"train": [new, *reversed(second.films["train"][20:])], "val": []}
     _fill(second, "train", (1, "pooled"))
     assert read == [new]
@@ -401,7 +401,7 @@ def test_cache_on_and_off_see_the_same_batches_in_fp32(
 ) -> None:
     """That equal batches have equal losses is held by test_golden_losses.py."""
     split = SplitFilms.read(ready / "data")
-    films: dict[Part, list[LabelledFilm]] = {
+    films: dict[Part, list[TrainingFilm]] = {
         "train": list(split.films["train"][::6]),
         "val": list(split.films["val"][:3]),
     }

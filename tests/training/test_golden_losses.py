@@ -19,7 +19,7 @@ from lib.network.choices import Precision
 from lib.run.errors import StoppedBySignal
 from lib.training import loop
 from lib.training.batches import batches_of
-from lib.training.films import LabelledFilm, SplitFilms
+from lib.training.films import SplitFilms, TrainingFilm
 from lib.training.loop import Trainer
 from lib.training.machines import Machines
 from lib.training.plan import Overrides, Plan, plan_of
@@ -41,7 +41,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> SplitFilms:
     """18 training and 6 validation films of three classes that differ in brightness."""
     folder = tmp_path_factory.mktemp("data")
     films = [
-        LabelledFilm(film(folder / f"{seed}.png", seed=seed, side=64), seed % 3, f"{seed:064x}")
+        TrainingFilm(film(folder / f"{seed}.png", seed=seed, side=64), seed % 3, f"{seed:064x}")
         for seed in range(24)
     ]
     parts = {"train": films[:18], "val": films[18:]}
