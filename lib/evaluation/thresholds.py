@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Context
 
 import numpy as np
 
@@ -11,9 +10,8 @@ from lib.evaluation import intervals, scoring
 from lib.evaluation.operating_point import cases_and_scores, predictive_estimates
 from lib.evaluation.predictions import Bools, Floats, Ints, LabelledPredictions
 from lib.evaluation.results import Estimate, PredictiveValues
+from lib.network.numerics import DIGITS, rounded_down
 from lib.prediction.classes import ScreeningTarget
-
-DIGITS = 4  # significant ones of a threshold; small ones are usual where cases are rare
 
 _ALL_DIGITS = 17  # of a float
 
@@ -44,12 +42,6 @@ class Stop:
     def at(self, prevalence: float) -> PredictiveValues:
         """PPV and NPV at a prevalence."""
         return predictive_estimates(self.sensitivity, self.specificity, prevalence)
-
-
-def rounded_down(threshold: float, digits: int = DIGITS) -> float:
-    """The threshold with so many significant digits: it still calls the film that it comes from."""
-    context = Context(prec=digits, rounding=ROUND_DOWN)
-    return float(context.create_decimal(str(float(threshold))))
 
 
 def stops(

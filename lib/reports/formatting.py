@@ -3,7 +3,7 @@
 import numpy as np
 
 from lib.evaluation.results import Estimate, Spread
-from lib.evaluation.thresholds import rounded_down
+from lib.network.numerics import rounded_down
 
 UNKNOWN = "–"
 
