@@ -195,7 +195,7 @@ def train(
             run.publish_again()
             return DONE
         network = start.build_network(plan, len(split.classes), machines.cores)
-        batches = batches_of(plan, network, split, machines, run.views(), cache_gb)
+        batches = batches_of(plan, network, split, machines, run.views(restart), cache_gb)
         run.begin(batches.views, start, restart, machines.cores)
         history = Trainer(plan, network, batches, run).resume_or_start()
         publish(run, network, history, split, batches.frozen_graphs, machines.cores)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lib.images.files import Listing, is_link, is_passed_over
+from lib.images.files import FoundFiles, is_link, is_passed_over
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 SYNONYMS = {
@@ -112,7 +112,7 @@ class ClassNames:
         return next(filter(None, names), None)
 
 
-def folders_of(root: Path, listing: Listing) -> set[str]:
+def folders_of(root: Path, listing: FoundFiles) -> set[str]:
     """Names of the folders below `root` that hold files at some depth."""
     return {part for parent in _parents(listing.files) for part in parent.relative_to(root).parts}
 
@@ -122,7 +122,7 @@ def _parents(files: Iterable[Path]) -> set[Path]:
     return {path.parent for path in files}
 
 
-def label_files(root: Path, listing: Listing, names: ClassNames) -> LabelledFiles:
+def label_files(root: Path, listing: FoundFiles, names: ClassNames) -> LabelledFiles:
     """Find the films below `root` and their labels.
 
     A film's class is the deepest folder on the way whose name means one; else the topmost folder

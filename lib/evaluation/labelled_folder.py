@@ -8,7 +8,7 @@ from pathlib import Path
 from lib.dataset.label_table import LabelRow, LabelTable, Meanings
 from lib.dataset.labels import FoundFilm, label_files, origin_of
 from lib.evaluation.films import LeftOut
-from lib.images.files import NOT_FOLLOWED, Listing, archive_refusal, find_files, unpack_command
+from lib.images.files import NOT_FOLLOWED, FoundFiles, archive_refusal, find_files, unpack_command
 from lib.run.errors import JobError, UsageError
 
 UNKNOWN_CLASS = "class that the model does not know"
@@ -133,7 +133,7 @@ def _by_class(
     return known, [LeftOut(film.origin, film.label, UNKNOWN_CLASS) for film in others]
 
 
-def _listing(root: Path, follow_links: bool) -> Listing:
+def _listing(root: Path, follow_links: bool) -> FoundFiles:
     listing = find_files(root, follow_links)
     if listing.files == [root]:
         raise JobError(

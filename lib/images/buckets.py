@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.images.files import is_passed_over
 from lib.images.listing import Listing, Page
-from lib.images.reader import Film, FilmReader, Reader
+from lib.images.reader import Film, Reader, SourceReader
 from lib.run.errors import JobError, UnreadableFilmError, UsageError, mapped
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
@@ -152,7 +152,7 @@ class Bucket:
         except UnreadableFilmError:
             return ""
 
-    def reader(self, reader: Reader) -> FilmReader[RemoteFilm]:
+    def reader(self, reader: Reader) -> SourceReader[RemoteFilm]:
         """See `Inputs`."""
         return RemoteReader(reader)
 
@@ -174,7 +174,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class RemoteReader:
-    """A `FilmReader` that downloads each film to a temporary file."""
+    """A `SourceReader` that downloads each film to a temporary file."""
 
     reader: Reader
 
@@ -191,7 +191,7 @@ class RemoteReader:
             return Film(Path(film.url), str(error), stamp=film.stamp)
 
     def lost(self, film: RemoteFilm, reason: str) -> Film:
-        """See `FilmReader`.
+        """See `SourceReader`.
 
         Raises:
             JobError: the process was lost because the store does not answer.

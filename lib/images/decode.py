@@ -85,15 +85,15 @@ def decode_film(
         is no chest film.
     """
     with decoding(path):
-        if _is_dicom(path):
+        if is_dicom_file(path):
             film = dicom.read(path, max_pixels, trust_headers)
             image = Image.fromarray(film.levels)
             square = _squared(image, side)
             aspect = image.width / image.height
             return DecodedFilm(square, aspect, film.notes, image.size, film.maker, film.view)
-        with _opened(path, max_pixels) as file:
+        with opened_image(path, max_pixels) as file:
             size = file.size  # a JPEG is decoded to a smaller one
-            image = _decode(file, path, side)
+            image = decode_image(file, path, side)
             square = _squared(image, side)
             return DecodedFilm(square, image.width / image.height, size=size)
 
@@ -138,14 +138,19 @@ _KNOWN_ERRORS: dict[type[Exception], Callable[[Any], UnreadableFilmError]] = {
 }
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes."""
     with open(path, "rb") as file:
         return dicom.is_dicom(file.read(dicom.HEAD))
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile]:
-    """Open a film and check its header."""
+def opened_image(path: Path, max_pixels: int) -> Iterator[ImageFile]:
+    """Open a film that is not DICOM, and check its header; its pixels are read by `decode_image`.
+
+    Raises:
+        UnreadableFilmError: too large, several frames, or a damaged TIFF.
+    """
     with Image.open(path, formats=FORMATS) as image:
         frames = getattr(image, "n_frames", 1)
         if image.format == "TIFF":
@@ -196,9 +201,9 @@ def _require_whole_tiff(image: ImageFile) -> None:
         raise UnreadableFilmError("damaged: its strips end before the picture does")
 
 
-def _decode(image: ImageFile, path: Path, wanted_side: int) -> Image.Image:
-    """Decode to mode L; a JPEG only as large as needed (DCT scaling), which still reads and checks
-    its every byte.
+def decode_image(image: ImageFile, path: Path, wanted_side: int) -> Image.Image:
+    """Decode an image that `opened_image` gave to mode L; a JPEG only as large as `wanted_side`
+    needs (DCT scaling), which still reads and checks its every byte.
     """
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         image.draft("L", (wanted_side, wanted_side))

@@ -94,6 +94,8 @@ def tags(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     """
     found = dict.fromkeys(keywords, "")
     try:
+        if not path.is_file():  # to open a pipe would wait for whoever writes to it
+            return found
         with open(path, "rb") as file:
             if not is_dicom(file.read(HEAD)):
                 return found

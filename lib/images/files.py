@@ -58,7 +58,7 @@ _UNPACK = (  # first bytes of a file, the place where they stand, and the comman
 )
 
 
-class Listing(NamedTuple):
+class FoundFiles(NamedTuple):
     """The files below a folder."""
 
     files: list[Path]  # sorted by their path
@@ -66,7 +66,7 @@ class Listing(NamedTuple):
     examples: tuple[str, ...] = ()  # up to three of these, paths below the folder
 
 
-class NameListing(NamedTuple):
+class FoundNames(NamedTuple):
     """The files below a folder by name: the path below it, with forward slashes."""
 
     names: list[str]  # sorted; "." alone: the folder cannot be listed
@@ -136,7 +136,9 @@ def archive_refusal(given: str, path: Path, command: str) -> str:
     )
 
 
-def find_files(root: Path, follow_links: bool = False, apart_from: Sequence[Path] = ()) -> Listing:
+def find_files(
+    root: Path, follow_links: bool = False, apart_from: Sequence[Path] = ()
+) -> FoundFiles:
     """Every file below `root` in a stable order.
 
     Links to folders are entered with `follow_links` alone, and each folder once: loops end, and of
@@ -145,15 +147,15 @@ def find_files(root: Path, follow_links: bool = False, apart_from: Sequence[Path
     reason. The folders `apart_from` are not entered by way of a link.
     """
     found = find_names(root, follow_links, apart_from)
-    return Listing([root / name for name in found.names], found.passed_over, found.examples)
+    return FoundFiles([root / name for name in found.names], found.passed_over, found.examples)
 
 
 def find_names(
     root: Path, follow_links: bool = False, apart_from: Sequence[Path] = ()
-) -> NameListing:
+) -> FoundNames:
     """As `find_files`, with names: a fifth of the time and a quarter of the memory of paths."""
     walk = _Walk(root, follow_links, {_identity(path) for path in apart_from})
-    return NameListing(sorted(walk.names()), walk.passed_over, tuple(walk.examples))
+    return FoundNames(sorted(walk.names()), walk.passed_over, tuple(walk.examples))
 
 
 @dataclass

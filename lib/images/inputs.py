@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lib.images import buckets
 from lib.images.files import LARGEST_FILE, archive_refusal, find_names, unpack_command
-from lib.images.reader import FilmReader, Reader
+from lib.images.reader import Reader, SourceReader
 from lib.run.errors import JobError, UsageError
 from lib.storage.atomic import sha256_of
 from lib.storage.stamp import Stamp
@@ -43,7 +43,7 @@ class Inputs(Protocol):
     def sha256(self, name: str) -> str:
         """Digest of the film's bytes; empty if they cannot be read."""
 
-    def reader(self, reader: Reader) -> FilmReader[Any]:
+    def reader(self, reader: Reader) -> SourceReader[Any]:
         """`reader` for the sources of these inputs."""
 
     def without_names(self) -> "Inputs":
@@ -136,7 +136,7 @@ class Folder:
         except OSError:
             return ""
 
-    def reader(self, reader: Reader) -> FilmReader[Path]:
+    def reader(self, reader: Reader) -> SourceReader[Path]:
         """See `Inputs`."""
         return replace(reader, within=self.within)
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lib.images import dicom
-from lib.images.decode import _decode, _is_dicom, _opened, decoding
+from lib.images.decode import decode_image, decoding, is_dicom_file, opened_image
 from lib.images.files import MAX_PIXELS
 
 LOW_CONTRAST = 6.0  # standard deviation of grey levels below which a film shows nothing
@@ -38,14 +38,14 @@ def measure(path: Path, max_pixels: int = MAX_PIXELS, trust_headers: bool = Fals
         UnreadableFilmError: as `read_grey`.
     """
     with decoding(path):
-        if _is_dicom(path):
+        if is_dicom_file(path):
             film = dicom.read(path, max_pixels, trust_headers)
             grey, mode = Image.fromarray(film.levels), "L" if film.bits <= 8 else "I;16"
             (width, height), tint = grey.size, film.tint
         else:
-            with _opened(path, max_pixels) as image:
+            with opened_image(path, max_pixels) as image:
                 (width, height), mode = image.size, image.mode
-                grey = _decode(image, path, 8 * DHASH_SIDE)
+                grey = decode_image(image, path, 8 * DHASH_SIDE)
             tint = _tint(path, mode, max_pixels)
         levels = np.asarray(
             grey.resize((8 * DHASH_SIDE,) * 2, Image.Resampling.BOX, reducing_gap=2.0)
@@ -57,7 +57,7 @@ def measure(path: Path, max_pixels: int = MAX_PIXELS, trust_headers: bool = Fals
 def _tint(path: Path, mode: str, max_pixels: int) -> float:
     if mode in ("L", "1", "LA") or mode.startswith(("I", "F")):
         return 0.0
-    with _opened(path, max_pixels) as image:
+    with opened_image(path, max_pixels) as image:
         if image.format == "JPEG":
             image.draft("RGB", (32, 32))
         small = image.convert("RGB").resize((32, 32), Image.Resampling.BOX)

@@ -1,8 +1,8 @@
 """Imported by the server process that reading processes are forked from, and nowhere else.
 
-What they inherit: the decoders, and a closed mouth. Decoders in C write their opinion of damaged
-files to standard error, and a process that is forked while its job is being stopped writes a
-traceback; what matters comes back as a result.
+They inherit the decoders, and a standard error that leads nowhere. Decoders in C write messages
+about damaged files to it, and a process that is forked while its job is being stopped writes a
+traceback. What is wrong with a file comes back as a result.
 """
 
 import os

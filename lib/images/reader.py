@@ -46,7 +46,7 @@ class Film:
     view: str = ""  # position, by a DICOM header
 
 
-class FilmReader(Protocol[Source]):
+class SourceReader(Protocol[Source]):
     """Reads films from a file system or a store; picklable, for worker processes."""
 
     def __call__(self, source: Source, /) -> Film:
@@ -58,7 +58,7 @@ class FilmReader(Protocol[Source]):
 
 @dataclass(frozen=True)
 class Reader:
-    """A `FilmReader` of files."""
+    """A `SourceReader` of files."""
 
     side: int  # pixels
     max_pixels: int
@@ -67,7 +67,7 @@ class Reader:
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
 
     def __call__(self, path: Path) -> Film:
-        """See `FilmReader`."""
+        """See `SourceReader`."""
         before = Stamp.of(path)
         if self.within and leads_out(path, self.within):
             return Film(
@@ -97,7 +97,7 @@ class Reader:
         )
 
     def lost(self, path: Path, reason: str) -> Film:
-        """See `FilmReader`."""
+        """See `SourceReader`."""
         return Film(path, reason, stamp=Stamp.of(path))
 
 

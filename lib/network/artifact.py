@@ -113,14 +113,7 @@ class ModelManifest:
             JobError: no model, one of another version of the program, or changed files.
         """
         recover_folder(folder)
-        content = _read_content(folder / MANIFEST_FILE)
-        _require_known_fields(folder, content)
-        agreement, int8 = content.pop("bf16"), content.pop("int8", None)
-        manifest = ModelManifest(
-            **{**content, "classes": tuple(content["classes"])},
-            bf16=Agreement(**agreement) if agreement else None,
-            int8=Int8(**int8) if int8 else None,
-        )
+        manifest = _read_manifest(folder)
         for name, digest in manifest.files.items():
             if not (folder / name).is_file() or sha256_of(folder / name) != digest:
                 raise JobError(
@@ -128,6 +121,22 @@ class ModelManifest:
                     "again."
                 )
         return manifest
+
+    def require_in(self, folder: Path) -> None:
+        """Refuse a folder whose model was replaced since this manifest was read from it.
+
+        Raises:
+            JobError: model.json is another one now, or missing while a training replaces it.
+        """
+        try:
+            is_same = _read_manifest(folder) == self
+        except JobError:
+            is_same = False
+        if not is_same:
+            raise JobError(
+                f"the model in {folder} was replaced while this run began. Run it again; finished "
+                "rows are kept."
+            )
 
     @property
     def bf16_agrees(self) -> bool:
@@ -161,6 +170,18 @@ class ModelManifest:
                 "this CPU has no instructions for int8 (VNNI), or they are switched off "
                 "(ONEDNN_MAX_CPU_ISA). Give --precision auto."
             )
+
+
+def _read_manifest(folder: Path) -> ModelManifest:
+    """model.json, without a check of the files beside it."""
+    content = _read_content(folder / MANIFEST_FILE)
+    _require_known_fields(folder, content)
+    agreement, int8 = content.pop("bf16"), content.pop("int8", None)
+    return ModelManifest(
+        **{**content, "classes": tuple(content["classes"])},
+        bf16=Agreement(**agreement) if agreement else None,
+        int8=Int8(**int8) if int8 else None,
+    )
 
 
 def _read_content(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +78,23 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read a dictionary with torch.load, without executing code.
 
     Raises:
-        JobError: the file is damaged or holds more than tensors and plain values.
+        JobError: the file is damaged, holds no dictionary, or more than tensors and plain values.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise JobError(f"{path} is not a readable checkpoint: {reason}") from error
+    if not isinstance(state, dict):
+        raise JobError(f"{path} is not a readable checkpoint: it holds a {type(state).__name__}")
+    return state
 
 
 def load(path: Path, remedy: str = "Run the train job first (make train-a).") -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        JobError: missing, damaged, or of another format or an unknown backbone.
+        JobError: missing, damaged, of another version of the program, or of an unknown backbone.
     """
     if not path.is_file():
         raise JobError(f"there is no checkpoint {path}. {remedy}")
@@ -101,6 +103,14 @@ def load(path: Path, remedy: str = "Run the train job first (make train-a).") ->
         raise JobError(f"{path} is not a checkpoint of this program. {remedy}")
     if content.pop("format", None) != FORMAT:
         raise JobError(f"{path} is a checkpoint of another version of the program. {remedy}")
+    known = {field.name: field.default is MISSING for field in fields(Checkpoint)}
+    if newer := sorted(set(content) - set(known)):
+        raise JobError(
+            f"{path} was made by a newer version of the program: it has {', '.join(newer)}. Use "
+            "that version, or train again with this one."
+        )
+    if missing := [name for name, required in known.items() if required and name not in content]:
+        raise JobError(f"{path} lacks {', '.join(missing)}. {remedy}")
     return Checkpoint(**{**content, "classes": tuple(content["classes"])})
 
 

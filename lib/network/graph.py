@@ -12,7 +12,6 @@ from lib.network.openvino import core, ov
 
 FILMS_PER_REQUEST = 4  # of 1, 2, 4 and 8 the fastest with decoding beside it
 Key = TypeVar("Key")
-Source = TypeVar("Source")
 Outputs = tuple[Floats, ...]  # one array per output of the graph
 
 
@@ -56,7 +55,6 @@ class Graph:
             "ENABLE_CPU_PINNING": False,  # the kernel knows which cores of a container are free
         }
         compiled = core().compile_model(model, "CPU", settings)
-        self.output_shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
         self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._requests = [compiled.create_infer_request() for _ in range(2 * cores)]
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.network.conversion import save_graph
 from lib.network.graph import FILMS_PER_REQUEST
 from lib.network.numerics import Grey
 from lib.network.openvino import core, opset, ov
@@ -60,6 +61,9 @@ def write_int8(folder: Path, films: Sequence[Grey]) -> bool:
     """Write int8.xml/.bin beside the fp32.xml of `folder`; `films` are calibration films.
 
     Returns False, and writes nothing, if no convolution can be quantised.
+
+    Raises:
+        OSError: no space left on the device.
     """
     graph = core().read_model(folder / "fp32.xml")
     layers = _layers_of(graph)
@@ -78,7 +82,7 @@ def write_int8(folder: Path, films: Sequence[Grey]) -> bool:
     for (layer, *_), new in zip(chosen, rounded, strict=True):
         for user in layer.node.output(0).get_target_inputs():
             user.replace_source_output(new.output(0))
-    ov.save_model(graph, folder / "int8.xml", compress_to_fp16=False)
+    save_graph(graph, folder / "int8.xml")
     return True
 
 

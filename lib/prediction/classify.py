@@ -236,8 +236,10 @@ class ClusterClassifier:
         indices = array("q", indices)
         if not indices:
             return
+        model = self._cluster.ship(self._model)
+        self.manifest.require_in(self._model)
         factory = WorkerFactory(
-            self._cluster.ship(self._model),
+            model,
             self.options,
             self._films.without_names(),
             self._cores,

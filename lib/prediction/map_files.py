@@ -28,8 +28,16 @@ class MapFolder:
         return self.folder / f"{name}.png"
 
     def has(self, name: str) -> bool:
-        """Whether the map exists, or can never exist because its path leads out of the folder."""
-        return not is_inside(name) or self.path(name).exists()
+        """Whether the map exists, or can never exist: its path leads out of the folder, or no file
+        can have its name.
+        """
+        if not is_inside(name):
+            return True
+        try:
+            self.path(name).stat()
+        except OSError as error:
+            return error.errno in _NO_SUCH_NAME
+        return True
 
     def write(self, name: str, png: bytes) -> None:
         """Write one map. If the film's name allows none, warn and continue."""

@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from lib.images.decode import ANY_SIZE
 from lib.images.files import FILE_SECONDS
-from lib.images.reader import FilmReader, Reader
+from lib.images.reader import Reader, SourceReader
 from lib.network.artifact import ModelManifest
 from lib.network.choices import PrecisionChoice
-from lib.network.graph import FILMS_PER_REQUEST, Graph, Source
+from lib.network.graph import FILMS_PER_REQUEST, Graph
 from lib.network.numerics import softmax
 from lib.prediction.calibration import Calibration
 from lib.prediction.prediction import Prediction
-from lib.prediction.seen import Crop, SeeingReader, Seen
+from lib.prediction.seen import CropSettings, SeeingReader, Seen
 from lib.workers.processes import Isolated, start_server
+
+Source = TypeVar("Source")  # what a reader takes: a path, or an object in a bucket
 
 
 class Predictor:
@@ -28,11 +31,11 @@ class Predictor:
         readers: int,
         seconds: float = FILE_SECONDS,
     ) -> None:
-        """`precision` is "auto", "fp32" or "bf16"; `readers` is the number of decoding processes,
-        `seconds` the time that one film may take them.
+        """`readers` is the number of decoding processes, `seconds` the time that one film may take
+        them.
 
         Raises:
-            JobError: as `ModelManifest.read`.
+            JobError: as `ModelManifest.read`, or as `ModelManifest.precision` for `precision`.
         """
         start_server("lib.prediction.preload")  # unless it runs already; beside the compilation
         self.folder = folder
@@ -45,13 +48,22 @@ class Predictor:
 
     @cached_property
     def graph(self) -> Graph:
-        """Compiled at its first use, so that reading processes start meanwhile."""
-        return Graph(self.folder, self.precision, self.cores)
+        """Compiled at its first use, so that reading processes start meanwhile.
 
-    def _crop_of(self, folder: Path) -> Crop | None:
+        Raises:
+            JobError: the folder holds another model than the one that `manifest` describes.
+        """
+        try:
+            return Graph(self.folder, self.precision, self.cores)
+        finally:  # also where its files have gone
+            self.manifest.require_in(self.folder)
+
+    def _crop_of(self, folder: Path) -> CropSettings | None:
         if self.manifest.crop == "none":
             return None
-        return Crop(folder.absolute(), self.manifest.input_side, self.manifest.even_exposure)
+        return CropSettings(
+            folder.absolute(), self.manifest.input_side, self.manifest.even_exposure
+        )
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """One `Prediction` per path, in order."""
@@ -62,7 +74,7 @@ class Predictor:
         """`readers_of` files of any size: ingest has checked it."""
         return self.readers_of(Reader(self.manifest.decoded_side, ANY_SIZE, trust_headers=True))
 
-    def readers_of(self, reader: FilmReader[Source]) -> Isolated[Source, Seen]:
+    def readers_of(self, reader: SourceReader[Source]) -> Isolated[Source, Seen]:
         """Decoding processes that several calls of `answers` can use.
 
         `reader` gives films of `decoded_side` of the manifest.

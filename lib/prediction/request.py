@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.images import buckets, dicom
+from lib.images.decode import ANY_SIZE
+from lib.images.files import FILE_SECONDS
 from lib.network.choices import PrecisionChoice
 from lib.run.errors import UsageError
 from lib.storage import atomic, tables
@@ -59,8 +61,8 @@ class PredictOptions:
     review_below: float = 0.0  # probability of the predicted class
     maps: bool = False  # draw a map of the evidence for each film
     tags: tuple[str, ...] = ()  # DICOM keywords that become columns
-    max_pixels: int = 2**40
-    seconds: float = 20.0  # to read one film
+    max_pixels: int = ANY_SIZE
+    seconds: float = FILE_SECONDS  # to read one film
     trust_headers: bool = False  # read DICOM files that do not say that they are chest films
     sample: int = 0  # films that are drawn for labelling; above 0 they are marked in a column
     seed: int = 0  # of the draw

@@ -14,6 +14,7 @@ from lib.run import console
 from lib.storage import tables
 from lib.storage.atomic import sha256_of
 from lib.storage.journal import Journal
+from lib.storage.lines import Record
 from lib.storage.stamp import Stamp
 
 
@@ -107,7 +108,11 @@ class Results:
             **(sample if self._options.sample else {}),
         }
 
-    def _is_current(self, name: str, stamp: Stamp) -> bool:
-        """Whether the row of an unchanged film, and its map, can be reused."""
-        has_map = self._maps is None or self._maps.has(name)
-        return has_map and self._films.stamp(name) == stamp
+    def _is_current(self, name: str, stamp: Stamp, record: Record) -> bool:
+        """Whether a row can be reused: the film is unchanged, and its map is there if it has one.
+        A film that cannot be read has none.
+        """
+        if self._films.stamp(name) != stamp:
+            return False
+        lacks_map = self._maps and self._schema.row(record).prediction and not self._maps.has(name)
+        return not lacks_map

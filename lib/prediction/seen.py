@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic
 
-from lib.images.reader import Film, FilmReader, Source
+from lib.images.reader import Film, Source, SourceReader
 from lib.network.crop import LungCropper
 from lib.network.lungs import Lungs
 
@@ -21,7 +21,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Crop:
+class CropSettings:
     """How films are cropped: its fields decide every pixel of a view."""
 
     segmenter: Path  # folder
@@ -36,8 +36,8 @@ class SeeingReader(Generic[Source]):
     Picklable. A process compiles the segmenter once.
     """
 
-    reader: FilmReader[Source]
-    crop: Crop | None  # None: the network sees what the reader gives
+    reader: SourceReader[Source]
+    crop: CropSettings | None  # None: the network sees what the reader gives
 
     def prepare(self) -> None:
         """Compile the segmenter in this process, if it is needed.
@@ -61,11 +61,11 @@ class SeeingReader(Generic[Source]):
         return Seen(replace(film, grey=view.grey), view.lungs)
 
     def lost(self, source: Source, reason: str) -> Seen:
-        """See `FilmReader`."""
+        """See `SourceReader`."""
         return Seen(self.reader.lost(source, reason))
 
 
 @functools.cache
-def _cropper_of(crop: Crop) -> LungCropper:
+def _cropper_of(crop: CropSettings) -> LungCropper:
     """The cropper of this process, for one film at a time."""
     return LungCropper(1, crop.segmenter, even_exposure=crop.even_exposure)

@@ -121,17 +121,11 @@ def copy_file(source: Path, target: Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Hard link, or copy where the file system cannot link."""
     try:
-        os.link(source, target)
-    except FileNotFoundError:  # the folder is missing, as for the first film alone
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(source, target)
-    except OSError:
-        copy_file(source, target)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:  # the folder is missing, as for the first film alone
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
     except OSError:
         copy_file(source, target)
 

@@ -4,7 +4,7 @@ r"""File names as cells of a table: one line each, no formula for a spreadsheet,
 |---|---|
 | `=`, `+`, `-`, `@` (also their full-width forms) or `'` at the beginning | the same behind a `'` |
 | newline, carriage return, tab | `\n`, `\r`, `\t` |
-| other control characters, bytes that are not UTF-8 | `\x` and two hexadecimal digits per byte |
+| other controls, U+2028, U+2029, bytes that are not UTF-8 | `\x` and two hexadecimal digits each |
 | `\` | `\\` |
 
 Source: OWASP, "CSV Injection".
@@ -15,7 +15,7 @@ import re
 
 _SHORT = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _LONG = {short[1]: character for character, short in _SHORT.items()}
-_SPECIAL = re.compile("[\\\\\x00-\x1f\x7f\udc80-\udcff]")
+_SPECIAL = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]")
 _ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)", re.DOTALL)
 _RUNS = tuple("'=+-@＝＋－＠")
 
@@ -40,7 +40,9 @@ def is_inside(name: str) -> bool:
 
 def _escaped(match: re.Match[str]) -> str:
     character = match.group()
-    return _SHORT.get(character) or rf"\x{os.fsencode(character)[0]:02x}"
+    if character in _SHORT:
+        return _SHORT[character]
+    return "".join(rf"\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

@@ -26,6 +26,7 @@ from lib.storage.tables import Table
 
 ROWS_PER_FLUSH = 256
 SECONDS_PER_FLUSH = 2.0
+IsCurrent = Callable[[str, Stamp, Record], bool]  # by name and stamp of the film, and its row
 _Keyed = tuple[str, int, Record]  # name; 0 for a new row, 1 for an earlier one; the row
 
 
@@ -62,12 +63,12 @@ class Journal:
                 self._file.close()
                 self._file = None
 
-    def open(self, resume: bool, is_current: Callable[[str, Stamp], bool]) -> int:
+    def open(self, resume: bool, is_current: IsCurrent) -> int:
         """Open the journal for rows. Returns how many rows of an interrupted run are reused.
 
-        Complete rows are reused if the file `is_current` by name and stamp. A row with an error is
-        reused from the second error on, so that unreadable files do not slow every rerun. An
-        incomplete last line is cut off.
+        Complete rows that are current are reused. A row with an error is reused from the second
+        error on, so that unreadable files do not slow every rerun. An incomplete last line is cut
+        off.
 
         Raises:
             JobError: the journal belongs to another model or to other settings.
@@ -140,7 +141,7 @@ class Journal:
         for record in self.table.records():
             yield from_cell(str(record[0])), 1, record
 
-    def _reuse(self, is_current: Callable[[str, Stamp], bool]) -> int:
+    def _reuse(self, is_current: IsCurrent) -> int:
         """Register the rows of an interrupted run. Returns the offset behind the last good one."""
         with open(self.path, "rb") as file:
             header = file.readline()
@@ -180,9 +181,7 @@ class Journal:
         cells = next(csv.reader([line.decode()], strict=True))
         return Stamp(int(cells[0]), int(cells[1])), self._codec.decode(cells[2:])
 
-    def _register(
-        self, stamp: Stamp, record: Record, offset: int, is_current: Callable[[str, Stamp], bool]
-    ) -> None:
+    def _register(self, stamp: Stamp, record: Record, offset: int, is_current: IsCurrent) -> None:
         name = from_cell(str(record[0]))
         index = bisect_left(self.names, name)
         if index == len(self.names) or self.names[index] != name:
@@ -191,7 +190,7 @@ class Journal:
         if has_error:
             self._failures[index] = min(self._failures[index] + 1, 2)
         is_first_failure = has_error and self._failures[index] == 1
-        if not is_first_failure and is_current(name, stamp):
+        if not is_first_failure and is_current(name, stamp, record):
             self._offsets[index] = offset
 
     def _flush(self) -> None:

@@ -8,6 +8,10 @@ from typing import Literal
 Value = str | float | bool | None
 Record = tuple[Value, ...]  # the values of one row, in the order of the columns
 
+# Python's reader refuses cells above 131,072 characters, its writer does not: a value of a DICOM
+# header may be longer. A limit of the process, for every table that is read after this import.
+csv.field_size_limit(2**31 - 1)
+
 
 @dataclass(frozen=True)
 class Column:

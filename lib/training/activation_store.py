@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.run.errors import JobError
 from lib.storage import atomic
 
 SHARD_FILMS = 4096  # a shard with fewer is appended to; with more, the next filling begins another
@@ -46,10 +47,12 @@ class Shard:
         """
         self._write_keys([])  # first: a key that a damaged file has lost the row of is dropped
         size = (len(self.keys) + films) * self.row_bytes
-        with open(self.path, "ab") as file:
+        # Where a file system cannot allocate, glibc writes the blocks: it must read them too, and
+        # refuses a file that is open for appending.
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-            elif file.tell() < size:  # macOS: the size alone
+            elif file.seek(0, os.SEEK_END) < size:  # macOS: the size alone
                 file.truncate(size)
 
     def append(self, keys: Sequence[bytes], rows: Activations) -> None:
@@ -113,8 +116,17 @@ class StoredRows:
         return [self.shards[number] for number in np.unique(self.shard_of).tolist() if number >= 0]
 
     def read(self, films: Sequence[int]) -> Activations:
-        """The rows of stored films, by number: `(films, *shape) float16`."""
+        """The rows of stored films, by number: `(films, *shape) float16`.
+
+        Raises:
+            JobError: one of the films is not stored.
+        """
         shards, rows = self.shard_of[films], self.row_of[films]
+        if (shards < 0).any():
+            raise JobError(
+                f"the feature cache lacks {(shards < 0).sum()} of {len(shards)} films: another "
+                "run made room there. Run the job again; it computes what is missing."
+            )
         if len(shards) and (shards == shards[0]).all():
             together: Activations = self.mapped[shards[0]][rows]
             return together

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -17,6 +18,7 @@ from lib.training.plan import Plan
 from lib.workers.cores import usable_memory
 
 AUTO_VIEWS = 4  # most views chosen unasked: more did not change the scores (docs/PERFORMANCE.md)
+ABANDONED_SECONDS = 3600.0  # after which nobody is making these graphs any more
 RESERVE = 500_000_000  # bytes of the disk that stay free
 
 
@@ -24,11 +26,15 @@ def fill_cache(features: FrozenFeatures, plan: Plan, views: int | None, cache_gb
     """Compute what the cache lacks for `plan` and return the number of views in it.
 
     `views` None chooses as many as disk and memory allow; 0 is returned where not even one fits.
+    `views` 0, of an interrupted run for which none fitted, leaves the cache as it is.
     Phase A's pass gives Phase B's activations as well: as many views of them as fit are kept, too.
 
     Raises:
         JobError: more views were asked for than fit.
     """
+    if views == 0:
+        console.say("this run began without a cached view: the frozen layers run in every epoch")
+        return 0
     memory, most = usable_memory(), views or min(plan.epochs, AUTO_VIEWS)
     validation = Wanted(features.films["val"], [(0, tap) for tap in TAPS])
     training = [_training(features, plan.tap, view) for view in range(1, most + 1)]
@@ -103,7 +109,7 @@ def make_room(features: FrozenFeatures, wanted: Sequence[Wanted], cache_gb: floa
         os.utime(own)
     needed = features.lacking_bytes(*wanted)
     shards = [shard.path for shard in features.unused(*wanted)]
-    return free_room(own.parent, [*_others(own), *shards], needed, cache_gb)
+    return free_room(own.parent, [*_others(own), *_abandoned(own), *shards], needed, cache_gb)
 
 
 def _others(own: Path) -> list[Path]:
@@ -111,10 +117,16 @@ def _others(own: Path) -> list[Path]:
     return [path for path in own.parent.iterdir() if path.is_dir() and path != own]
 
 
+def _abandoned(own: Path) -> list[Path]:
+    """What killed runs left of graphs that they were making."""
+    partial = own.glob(f".*{atomic.PARTIAL}")
+    return [path for path in partial if time.time() - path.stat().st_mtime > ABANDONED_SECONDS]
+
+
 def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: float) -> int:
     """Delete of `deletable`, folders and shards below `root`, what must go for `needed` bytes.
 
-    Returns the bytes that may be added then, which may be fewer.
+    What another run is writing stays. Returns the bytes that may be added then, which may be fewer.
     """
     used, free = _size(root), shutil.disk_usage(root).free
     limit = int(cache_gb * 1e9) if cache_gb else (free + used) // 2
@@ -122,12 +134,24 @@ def free_room(root: Path, deletable: Sequence[Path], needed: int, cache_gb: floa
     for path in sorted(deletable, key=lambda path: path.stat().st_mtime):
         if used + needed <= limit:
             break
-        used -= _size(path)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            delete_shard(path)
+        used -= _freed(path)
     return limit - used
+
+
+def _freed(path: Path) -> int:
+    """Delete a folder or a shard. Returns its bytes; 0 where the lock of the folder cannot be had,
+    because another run writes to it or because nobody can.
+    """
+    size = _size(path)
+    try:
+        with atomic.lock(path if path.is_dir() else path.parent, "the feature cache"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                delete_shard(path)
+    except JobError:
+        return 0
+    return size
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections import Counter
@@ -112,16 +113,26 @@ class FrozenFeatures:
 
     @cached_property
     def graphs(self) -> Path:
-        """Folder of the graph files, beside the activations: the conversion takes seconds."""
+        """Folder of the graph files, beside the activations: the conversion takes seconds.
+
+        Of two processes that make them at once, the first one's stay.
+        """
         existing = [folder / "graphs" for folder in self.folders if (folder / "graphs").exists()]
         if existing:
             return existing[0]
         folder = self.folder / "graphs"
-        partial = folder.with_name(f".graphs{atomic.PARTIAL}")
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = self.folder / f".graphs-{secrets.token_hex(8)}{atomic.PARTIAL}"
         atomic.make_folder(partial)
-        self._write_graphs(partial)
-        atomic.swap_folder(partial, folder)
+        try:
+            self._write_graphs(partial)
+            atomic.sync_tree(partial)
+            os.rename(partial, folder)
+            atomic.sync_folder(self.folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return folder
 
     @cached_property

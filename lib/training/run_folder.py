@@ -14,9 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from lib.network import checkpoints
+from lib.network.artifact import ModelManifest
 from lib.network.checkpoints import Checkpoint
 from lib.network.choices import Precision
 from lib.run import console
+from lib.run.errors import JobError
 from lib.storage import atomic
 from lib.training import feature_cache
 from lib.training.films import FilmReader, SplitFilms
@@ -95,18 +97,19 @@ class RunFolder:
         self.best_path = self.folder / f"best_{plan.backbone}.pt"
         self.published_checkpoint = runs_dir / self.best_path.name
         self.published_model = runs_dir / "model"
+        self._state_path = self.folder / "last.pt"
         self.title, self.classes = f"phase {plan.phase}", identity.classes
         self.fingerprint = ""  # set by `begin`
 
-    def views(self) -> int | None:
+    def views(self, restart: bool = False) -> int | None:
         """The number of views that is known before the cache is filled.
 
         It is what --views asks for, or what the run in this folder had chosen: the disk may have
-        less room now. None: not known yet.
+        less room now. None: not known yet. `restart` gives up the run in this folder.
         """
         if self.plan.views is not None or not self.plan.cached:
             return self.plan.views or 0
-        config = self._read("config.json")
+        config = None if restart else self._read("config.json")
         if config:
             views = int(config["plan"].get("views", 0))
             if self.identity.fingerprint(views) == config["fingerprint"]:
@@ -123,17 +126,27 @@ class RunFolder:
         """Copy the finished run's results to `runs_dir`, unless they are there or Phase B was
         trained from them.
         """
-        console.say(
-            f"{self.folder} holds this run, finished; nothing to do (--restart trains anew)."
-        )
-        if self.published_checkpoint.exists() and self.published_model.exists():
-            own = checkpoints.load(self.best_path)
-            published = checkpoints.load(self.published_checkpoint)
-            if published.digest == own.digest or (
-                own.phase == "a" and published.parent_digest == own.digest
-            ):
-                return
+        said = f"{self.folder} holds this run, finished"
+        if self._is_published():
+            console.say(f"{said}; nothing to do (--restart trains anew).")
+            return
+        console.say(f"{said}; its results are copied to {self.runs_dir} (--restart trains anew).")
         self.copy_results()
+
+    def _is_published(self) -> bool:
+        """Whether `runs_dir` holds the results of this run, or of a Phase B that began with them:
+        a checkpoint, and the model of the same weights.
+        """
+        own = checkpoints.load(self.best_path)
+        try:
+            published = checkpoints.load(self.published_checkpoint)
+            model = ModelManifest.read(self.published_model)
+        except JobError:  # missing or damaged
+            return False
+        is_ours = published.digest == own.digest or (
+            own.phase == "a" and published.parent_digest == own.digest
+        )
+        return is_ours and model.weights_sha256 == published.digest
 
     def copy_results(self) -> None:
         """Copy the best checkpoint and the model folder to `runs_dir`."""
@@ -175,14 +188,13 @@ class RunFolder:
 
     def load_state(self) -> dict[str, Any] | None:
         """The saved state of this run; None where it has not begun."""
-        path = self.folder / "last.pt"
+        path = self._state_path
         state = checkpoints.load_state(path) if path.exists() else None
         return state if state and state["fingerprint"] == self.fingerprint else None
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the saved state; the next run with the same fingerprint continues from it."""
-        path = self.folder / "last.pt"
-        checkpoints.save_state(path, {"fingerprint": self.fingerprint, **state})
+        checkpoints.save_state(self._state_path, {"fingerprint": self.fingerprint, **state})
 
     def write_history(self, history: Sequence[EpochScores]) -> None:
         """Write history.csv."""
@@ -208,7 +220,7 @@ class RunFolder:
         checkpoints.save(self.best_path, best)
 
     def finish(self, best: Checkpoint) -> None:
-        """Write summary.json, which marks the run as finished."""
+        """Write summary.json, which marks the run as finished, and delete the saved state."""
         content = {
             "fingerprint": self.fingerprint,
             "checkpoint": self.best_path.name,
@@ -218,6 +230,7 @@ class RunFolder:
             "val_loss": best.val_loss,
         }
         atomic.write_json(self.folder / "summary.json", content)
+        self._state_path.unlink(missing_ok=True)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name

@@ -3,6 +3,7 @@ chest film.
 """
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from lib.images import dicom
 from lib.images.decode import decode_film, read_grey
 from lib.images.files import MAX_PIXELS, find_files
 from lib.images.measure import measure
+from lib.images.reader import Reader
 from lib.run.errors import UnreadableFilmError, UsageError
 from tests import formats
 from tests.conftest import LITE0, environment, predict, run
@@ -267,6 +269,14 @@ def test_size_maker_and_view_come_with_the_film(film: Image.Image, tmp_path: Pat
     film.resize((900, 1000)).save(tmp_path / "b.jpg")  # decoded at a fraction of its size
     decoded = decode_film(tmp_path / "b.jpg", 64)
     assert (decoded.size, decoded.maker, decoded.view) == ((900, 1000), "", "")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused_at_once_also_where_tags_are_asked_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    film = Reader(64, MAX_PIXELS, tags=("BodyPartExamined",))(tmp_path / "pipe")
+    assert film.error == "not a regular file"
+    assert film.tags == {"BodyPartExamined": ""}
 
 
 def test_tags_are_read_when_asked_for_and_a_mistyped_one_is_refused(

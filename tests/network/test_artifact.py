@@ -109,3 +109,14 @@ def test_an_edited_manifest_and_a_damaged_graph_are_refused(tmp_path: Path) -> N
     (folder / "fp32.xml").write_bytes(b"other")
     with pytest.raises(JobError, match="missing or damaged"):
         ModelManifest.read(folder)
+
+
+def test_a_manifest_knows_when_its_folder_holds_another_model(tmp_path: Path) -> None:
+    manifest = ModelManifest.read(_folder(tmp_path))
+    manifest.require_in(tmp_path)
+    _folder(tmp_path, epoch=8)
+    with pytest.raises(JobError, match="was replaced"):
+        manifest.require_in(tmp_path)
+    (tmp_path / "model.json").unlink()  # between the two renames of a training
+    with pytest.raises(JobError, match="was replaced"):
+        manifest.require_in(tmp_path)

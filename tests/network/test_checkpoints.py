@@ -46,6 +46,25 @@ def test_a_damaged_or_malicious_file_is_refused(tmp_path: Path, content: bytes) 
         checkpoints.load(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("content", [torch.zeros(2), [1, 2], "text"])
+def test_a_file_that_holds_no_dictionary_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(JobError, match="not a readable checkpoint: it holds a"):
+        checkpoints.load(tmp_path / "a.pt")
+
+
+def test_a_field_of_a_newer_version_and_a_missing_one_are_named(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "a.pt", _checkpoint())
+    content = checkpoints.load_state(tmp_path / "a.pt")
+    checkpoints.save_state(tmp_path / "newer.pt", {**content, "ensemble": 3})
+    with pytest.raises(JobError, match=r"newer version .* has ensemble\. Use that version"):
+        checkpoints.load(tmp_path / "newer.pt")
+    del content["epoch"], content["classes"]
+    checkpoints.save_state(tmp_path / "less.pt", content)
+    with pytest.raises(JobError, match=r"lacks classes, epoch\."):
+        checkpoints.load(tmp_path / "less.pt")
+
+
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "a.pt", _checkpoint())
     whole = (tmp_path / "a.pt").read_bytes()

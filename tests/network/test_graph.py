@@ -23,6 +23,7 @@ from lib.network.graph import Graph
 from lib.network.numerics import softmax
 from lib.prediction.predictor import Predictor
 from lib.run.errors import JobError
+from lib.storage.atomic import copy_folder
 from tests.conftest import dirs, environment, film
 
 HAS_BF16 = graph.native_precision() == "bf16"
@@ -205,6 +206,17 @@ def test_a_damaged_model_is_refused_with_the_reason(
     damage(tmp_path / "model")
     with pytest.raises(JobError, match=message):
         Predictor(tmp_path / "model", "auto", 1, 1)
+
+
+def test_a_model_that_is_replaced_before_it_is_compiled_gives_no_answers(
+    chain: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    copy_folder(chain / "runs/phase_a/model", folder)
+    predictor = Predictor(folder, "fp32", 1, 1)
+    copy_folder(chain / "runs/model", folder)
+    with pytest.raises(JobError, match="was replaced while this run began"):
+        list(predictor.predict([film(tmp_path / "a.png")]))
 
 
 def test_the_card_survives_the_way_to_disk_and_back(model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """8-bit graphs: rounding, the guard that decides about their use, and an export that has one."""
 
+import itertools
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,10 @@ from lib.network import artifact, backbones, export, graph
 from lib.network.artifact import Agreement, Int8, ModelManifest
 from lib.network.backbones import BACKBONES
 from lib.network.checkpoints import Checkpoint
+from lib.network.conversion import convert, save_graph
 from lib.network.graph import Graph
 from lib.network.instructions import has_vnni, may_use_bf16
-from lib.network.int8 import rounded_weights
+from lib.network.int8 import rounded_weights, write_int8
 from lib.run.errors import JobError
 
 GOOD = Int8(400, 0.9975, 0.003, 0.05, 2.4)
@@ -147,6 +152,40 @@ def test_a_model_has_a_quantised_graph_if_it_is_usable(
             for name in ("fp32", "int8")
         )
         assert 0 < np.abs(exact - rounded).max() < 0.2 * np.abs(exact).max()
+
+
+class _Small(nn.Module):
+    """Four convolutions, the last two of which can be quantised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sides = (1, 8, 64, 128, 128)
+        self.layers = nn.Sequential()
+        for inputs, outputs in itertools.pairwise(sides):
+            self.layers += nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU())
+
+    def forward(self, films: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.layers(films.float()).mean((2, 3))
+        return pooled
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    model = convert(_Small(), torch.zeros((1, 1, 16, 16), dtype=torch.uint8))
+    save_graph(model, tmp_path / "fp32.xml")
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    small = tmp_path / "small"
+    small.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size + 100_000}", "tmpfs", str(small)]
+    if os.getuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        for path in tmp_path.glob("fp32.*"):
+            shutil.copy(path, small)
+        films = list(np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8))
+        with pytest.raises(OSError, match="No space left"):
+            write_int8(small, films)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def _numbered(films: list[Any]) -> Any:

@@ -4,13 +4,12 @@ end.
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lib.run.errors import JobError
-from lib.storage.journal import Journal
+from lib.storage.journal import IsCurrent, Journal
 from lib.storage.lines import Column
 from lib.storage.stamp import Stamp
 from lib.storage.tables import table_of
@@ -33,9 +32,7 @@ def _fill(
             )
 
 
-def _finish(
-    table: Path, is_current: Callable[[str, Stamp], bool] = lambda *_: True
-) -> tuple[int, list[str]]:
+def _finish(table: Path, is_current: IsCurrent = lambda *_: True) -> tuple[int, list[str]]:
     with Journal(table_of(table, COLUMNS), NAMES, OURS) as journal:
         taken_over = journal.open(True, is_current)
         for number in journal.missing():
@@ -105,7 +102,9 @@ def test_rows_of_changed_or_vanished_files_and_rows_with_an_error_are_done_again
     _fill(table, [2], error="damaged")
     with open(tmp_path / ".t.csv.journal", "ab") as file:
         file.write(b"1,2,gone.png,A,\n")
-    taken_over, rows = _finish(table, lambda name, stamp: name != "0.png" and stamp == Stamp(1, 2))
+    taken_over, rows = _finish(
+        table, lambda name, stamp, _: name != "0.png" and stamp == Stamp(1, 2)
+    )
     assert taken_over == 1
     assert rows[1:4] == ["0.png,B0,", "1.png,A1,", "2.png,B2,"]
 
@@ -141,6 +140,18 @@ def test_rows_of_another_model_are_refused_and_kept_unless_told_otherwise(tmp_pa
             journal.open(True, lambda *_: True)
         assert json.loads(journal.path.read_text().splitlines()[0]) == {"model": "other"}
         assert journal.open(False, lambda *_: True) == 0
+
+
+def test_a_row_with_a_cell_of_any_length_is_reused_and_published(tmp_path: Path) -> None:
+    table, long = tmp_path / "t.csv", "x" * 200_000
+    _fill(table, [0])
+    _fill(table, [1], error=long)
+    _fill(table, [1], error=long)  # the second failure is reused
+    _fill(table, [2])
+    taken_over, rows = _finish(table)
+    assert taken_over == 3
+    assert rows[2] == f"1.png,A1,{long}"
+    assert [record[2] for record in table_of(table, COLUMNS).records()][1] == long
 
 
 def test_a_kept_table_gets_the_new_rows_and_never_two_for_a_path(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from lib.network import backbones, graph, weights
 from lib.network.backbones import BACKBONES
 from lib.network.choices import Phase, PrecisionChoice, Tap
 from lib.network.taps import write_taps
-from lib.run.errors import LockedError
+from lib.run.errors import JobError, LockedError
 from lib.storage import atomic
 from lib.training import activation_store
 from lib.training.activation_store import ActivationStore, delete_shard
 from lib.training.augmentation import augment
 from lib.training.batches import Batches, CachedBatches, batches_of
-from lib.training.cache_room import free_room, make_room, views_that_fit
+from lib.training.cache_room import fill_cache, free_room, make_room, views_that_fit
 from lib.training.feature_cache import CacheKey, FrozenFeatures, View, Wanted
 from lib.training.films import FilmReader, Part, SplitFilms, TrainingFilm
 from lib.training.machines import Machines
@@ -243,6 +243,12 @@ def test_rows_without_keys_and_keys_without_rows_count_for_nothing(tmp_path: Pat
     assert store.locate(KEYS).missing == [*range(50, 100)]
 
 
+def test_a_film_that_is_not_stored_never_gets_the_row_of_another(tmp_path: Path) -> None:
+    rows = _stored(tmp_path, 0, 40).locate(KEYS)
+    with pytest.raises(JobError, match="lacks 1 of 2 films"):
+        rows.read([39, 40])
+
+
 def test_a_large_shard_is_followed_by_another_and_both_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +268,41 @@ def test_a_second_run_that_fills_the_same_cache_is_turned_away(make: Make) -> No
     frozen = make()
     with atomic.lock(frozen.folder, "x"), pytest.raises(LockedError):
         _fill(frozen, "val", (0, "pooled"))
+
+
+def test_of_two_runs_that_make_the_same_graphs_at_once_both_have_them(make: Make) -> None:
+    first, second = make(), make()
+    write = first._write_graphs
+
+    def write_while_the_second_does(folder: Path) -> None:
+        write(folder)
+        assert second.graphs.is_dir()
+
+    first._write_graphs = write_while_the_second_does
+    assert first.graphs == second.graphs
+    assert first.graph.threads
+    assert [path.name for path in first.folder.iterdir()] == ["graphs"]
+
+
+def test_graphs_that_fail_leave_nothing_and_what_a_kill_left_makes_room(make: Make) -> None:
+    frozen = make()
+
+    def fail(folder: Path) -> None:
+        (folder / "fp32.xml").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    frozen._write_graphs = fail
+    with pytest.raises(OSError, match="No space left"):
+        _ = frozen.graphs
+    assert not list(frozen.folder.iterdir())
+    killed, alive = (frozen.folder / f".graphs-{name}.partial" for name in ("killed", "alive"))
+    for path in (killed, alive):
+        path.mkdir()
+        (path / "fp32.bin").write_bytes(bytes(100_000))
+    os.utime(killed, (1000, 1000))
+    make_room(make(), [Wanted([], [])], 1e-9)
+    assert not killed.exists()
+    assert alive.exists()
 
 
 def test_epochs_use_the_views_in_turn_or_a_fresh_one_each(
@@ -294,13 +335,22 @@ def test_views_are_as_many_as_epochs_disk_and_memory_allow(
     assert views_that_fit([100] * 4, 100, room, memory) == views
 
 
+def test_a_run_that_began_without_views_goes_on_without_them_though_there_is_room_now(
+    make: Make,
+) -> None:
+    frozen = make()
+    plan = plan_of("a", Overrides(epochs=2), **SETTINGS)
+    assert fill_cache(frozen, plan, 0, 1000.0) == 0
+    assert not list(frozen.folder.glob("*.f16"))
+
+
 def test_views_that_are_there_need_no_room() -> None:
     assert views_that_fit([0, 0, 100, 100], 100, -5, 10_000) == 2
 
 
 def test_room_is_made_by_deleting_what_was_unused_for_longest(tmp_path: Path) -> None:
     def paths() -> list[str]:
-        return sorted(path.name for path in tmp_path.iterdir())
+        return sorted(path.name for path in tmp_path.glob("[!.]*"))
 
     (tmp_path / "other").mkdir()
     for name in ("other/x", "old.f16", "old.keys", "young.f16"):
@@ -313,6 +363,22 @@ def test_room_is_made_by_deleting_what_was_unused_for_longest(tmp_path: Path) ->
     assert paths() == ["old.f16", "old.keys", "young.f16"]
     assert free_room(tmp_path, deletable[:2], 5_000_000, 0.013) == pytest.approx(7e6, abs=10_000)
     assert paths() == ["young.f16"]
+
+
+def test_what_another_run_is_writing_is_not_deleted_to_make_room(tmp_path: Path) -> None:
+    others, own = [tmp_path / name for name in ("busy", "idle")], tmp_path / "own"
+    for path in (*(folder / "001_cut_000001.f16" for folder in others), own / "old.f16"):
+        path.parent.mkdir()
+        path.write_bytes(bytes(3_000_000))
+    deletable = [*others, own / "old.f16"]
+    with atomic.lock(others[0], "x"), atomic.lock(own, "x"):
+        assert free_room(tmp_path, deletable, 9_000_000, 0.009) == pytest.approx(3e6, abs=30_000)
+    assert sorted(path.name for path in tmp_path.rglob("*.f16")) == [
+        "001_cut_000001.f16",
+        "old.f16",
+    ]
+    assert free_room(tmp_path, [others[0], own / "old.f16"], 9_000_000, 0.009) > 8_900_000
+    assert not list(tmp_path.rglob("*.f16"))
 
 
 def test_shards_of_wanted_films_stay_where_others_are_deleted(make: Make) -> None:
