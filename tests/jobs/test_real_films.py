@@ -58,13 +58,12 @@ def test_no_patient_is_on_two_sides(root: Path, truth: pd.DataFrame) -> None:
     assert all(len(found) == 1 for found in sides.values())
 
 
-def test_two_short_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_path: Path) -> None:
-    """The full phases take five minutes; two epochs each show that the second adds to the first."""
+def test_both_phases_learn_and_every_odd_file_gets_its_row(root: Path, tmp_path: Path) -> None:
     a = root / "runs" / "phase_a" / "best_efficientnet_lite0.pt"
     alone = ["--nobaselines", *LITE0, *dirs(root)]  # scores of the model, half of the time
-    assert run(train, "--phase", "a", "--epochs", "2", *LITE0, *dirs(root)) == 0
+    assert run(train, "--phase", "a", *LITE0, *dirs(root)) == 0
     assert run(evaluate, "--checkpoint_path", a, "--output", root / "a", *alone) == 0
-    assert run(train, "--phase", "b", "--epochs", "2", *LITE0, *dirs(root)) == 0
+    assert run(train, "--phase", "b", *LITE0, *dirs(root)) == 0
     assert run(evaluate, *alone) == 0
     after_a, after_b = (
         json.loads((folder / "metrics.json").read_text())["scores"]["macro_f1"]["value"]
