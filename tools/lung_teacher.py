@@ -28,9 +28,11 @@ class Teacher(nn.Module):
             backbone = BACKBONES[BACKBONE]
             whole = build(backbone, 2, bring_weights(backbone, Path(cache)))
         trunk, last_block = whole.get_submodule("trunk"), whole.get_submodule("last_block")
-        stem, norm, blocks = trunk.children()
+        stem, norm, stages, begun = trunk.children()  # the cut goes through a stage
+        ended, last, *_ = last_block.children()
         self.stem = nn.Sequential(stem, norm)
-        self.blocks = nn.ModuleList([*blocks.children(), *last_block.get_submodule("0").children()])
+        cut = nn.Sequential(*begun.children(), *ended.children())
+        self.blocks = nn.ModuleList([*stages.children(), cut, *last.children()])
         channels = [count for _, count in LEVELS]
         below = channels[-1]
         self.decoder = nn.ModuleList()
