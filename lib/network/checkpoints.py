@@ -102,7 +102,10 @@ def load(path: Path, remedy: str = "Run the train job first (make train-a).") ->
     if content.get("backbone") not in BACKBONES:
         raise JobError(f"{path} is not a checkpoint of this program. {remedy}")
     if content.pop("format", None) != FORMAT:
-        raise JobError(f"{path} is a checkpoint of another version of the program. {remedy}")
+        raise JobError(
+            f"{path} is a checkpoint of another version of the program. Train again from Phase A "
+            "on (make all TRAIN_A_ARGS=--restart)."
+        )
     known = {field.name: field.default is MISSING for field in fields(Checkpoint)}
     if newer := sorted(set(content) - set(known)):
         raise JobError(

@@ -65,6 +65,14 @@ def test_a_field_of_a_newer_version_and_a_missing_one_are_named(tmp_path: Path) 
         checkpoints.load(tmp_path / "less.pt")
 
 
+def test_a_checkpoint_of_another_version_says_how_to_train_again(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "a.pt", _checkpoint())
+    content = checkpoints.load_state(tmp_path / "a.pt")
+    checkpoints.save_state(tmp_path / "a.pt", {**content, "format": 1})
+    with pytest.raises(JobError, match=r"another version .* make all TRAIN_A_ARGS=--restart"):
+        checkpoints.load(tmp_path / "a.pt")
+
+
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "a.pt", _checkpoint())
     whole = (tmp_path / "a.pt").read_bytes()
