@@ -69,7 +69,7 @@ def test_a_checkpoint_of_another_version_says_how_to_train_again(tmp_path: Path)
     checkpoints.save(tmp_path / "a.pt", _checkpoint())
     content = checkpoints.load_state(tmp_path / "a.pt")
     checkpoints.save_state(tmp_path / "a.pt", {**content, "format": 1})
-    with pytest.raises(JobError, match=r"another version .* make all TRAIN_A_ARGS=--restart"):
+    with pytest.raises(JobError, match=r"another version .*make all TRAIN_A_ARGS=--restart"):
         checkpoints.load(tmp_path / "a.pt")
 
 
