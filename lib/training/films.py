@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from lib.dataset.manifest import SplitRecord, read_split, read_split_digest
+from lib.evaluation.films import LabelledFilm
 from lib.images.decode import ANY_SIZE, read_grey
 from lib.images.files import find_files
 from lib.network.backbones import BACKBONES
@@ -118,6 +119,10 @@ class SplitFilms:
     digest: str  # sha256 of split.csv
     classes: tuple[str, ...]  # in alphabetical order, as ImageFolder numbers them
     films: Mapping[Part, Sequence[TrainingFilm]]
+
+    def training_film(self, film: LabelledFilm) -> TrainingFilm:
+        """A film of an evaluation, with the number of its class here."""
+        return TrainingFilm(film.file, self.classes.index(film.label), film.record.sha256)
 
     @staticmethod
     def read(data_dir: Path) -> "SplitFilms":

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lib.evaluation.films import LabelledFilm
 from lib.evaluation.leave_source_out import Fold, FoldAnswers, LeftOutTable, rows_of
 from lib.evaluation.model import Scored
 from lib.evaluation.request import Request
 from lib.evaluation.tables import compute_of
 from lib.run import console
 from lib.training.feature_cache import Wanted
-from lib.training.films import Part, SplitFilms, TrainingFilm
+from lib.training.films import Part, SplitFilms
 from lib.training.folds import LARGEST_LAST_BLOCK, Folds, last_tap, wanted_by
 from lib.training.machines import Machines
 from lib.training.recipe import NotRepeatableError, recipe_of
@@ -47,7 +46,7 @@ def _answers_of(
     recipe, split = training.recipe, training.split
     if len(split.films["train"]) > LARGEST_LAST_BLOCK:
         recipe = replace(recipe, last_block=None)
-    scored = [_labelled(film, split.classes) for fold in folds for film in fold.scored]
+    scored = [split.training_film(film) for fold in folds for film in fold.scored]
     wanted = wanted_by(recipe, split)
     wanted.append(Wanted(scored, [(0, last_tap(recipe))]))
     training.fill(wanted, request.runs_dir, request.cache_gb)
@@ -62,9 +61,5 @@ def _answers_of(
         }
         console.say(f"training without {fold.source}, on {len(fold.training)} films")
         trained = training.train(rows, recipe)
-        probabilities = trained.of_films([_labelled(film, split.classes) for film in fold.scored])
+        probabilities = trained.of_films([split.training_film(film) for film in fold.scored])
         yield fold, FoldAnswers(probabilities, "b" if recipe.last_block else "a")
-
-
-def _labelled(film: LabelledFilm, classes: Sequence[str]) -> TrainingFilm:
-    return TrainingFilm(film.file, classes.index(film.label), film.record.sha256)

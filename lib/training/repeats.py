@@ -14,7 +14,7 @@ from lib.evaluation.results import Repeats
 from lib.evaluation.tables import withdraw_earlier
 from lib.run import console
 from lib.run.errors import JobError
-from lib.training.films import SplitFilms, TrainingFilm
+from lib.training.films import SplitFilms
 from lib.training.folds import Folds, wanted_by
 from lib.training.machines import Machines
 from lib.training.recipe import NotRepeatableError, Recipe, recipe_of
@@ -68,10 +68,7 @@ def _recipe(request: Request, weights_sha256: str) -> Recipe:
 
 def _undivided(split: SplitFilms, films: Sequence[LabelledFilm]) -> SplitFilms:
     """All films as training films and as validation films, whichever side the split has them on."""
-    every = [
-        TrainingFilm(film.file, split.classes.index(film.label), film.record.sha256)
-        for film in films
-    ]
+    every = [split.training_film(film) for film in films]
     return replace(split, films={"train": every, "val": every})
 
 
